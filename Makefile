@@ -1,0 +1,26 @@
+# make setup | demo | test | bench        PYTHON=/path/to/python3.11 where python3.11 and python3 are not one
+
+export PYTHON
+IN_ENV = PATH="$(CURDIR)/.venv/bin:$$PATH"
+DEMO = build/demo
+
+.PHONY: setup setup-dev demo test bench
+
+setup:
+	@requirements/setup.sh
+
+setup-dev:
+	@requirements/setup.sh dev
+
+# Train DenseNet-121 on synthetic chest X-rays, on embedded local Spark.
+demo: setup
+	@$(IN_ENV) && { [ -d $(DEMO)/xrays ] || insitu data xrays $(DEMO)/xrays --images 2000 --size 96 --seed 1; }
+	@rm -rf $(DEMO)/model
+	@$(IN_ENV) spark-submit jobs/train_cnn.py --recipe conf/recipes/demo.yaml --data $(DEMO)/xrays --output $(DEMO)/model
+	@$(IN_ENV) insitu show $(DEMO)/model
+
+test: setup-dev
+	@$(IN_ENV) && ruff check && ruff format --check && mypy && lint-imports && pytest
+
+bench: setup
+	@$(IN_ENV) && for program in benchmarks/*.py; do python $$program || exit 1; done

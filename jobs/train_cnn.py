@@ -1,0 +1,30 @@
+"""Train a CNN from Parquet on Spark.
+
+    spark-submit jobs/train_cnn.py --recipe conf/recipes/digits.yaml --data DATASET --output MODEL
+
+The last line of stdout is the summary, one JSON object. `docs` of every key: the recipes themselves.
+"""
+
+import argparse
+from typing import Any
+
+from insitu import recipe
+from insitu.cluster.session import spark_session
+from insitu.job import run_job
+
+
+def main() -> dict[str, Any]:
+    parser = argparse.ArgumentParser(prog="train_cnn", description="Train a CNN from Parquet on Spark.")
+    parser.add_argument("--recipe", required=True, help="YAML file, such as one of conf/recipes/")
+    parser.add_argument("--data", required=True, help="Parquet directory, on any file system that Spark reads")
+    parser.add_argument("--output", required=True, help="model directory to make; must not exist")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe key; may repeat")
+    args = parser.parse_args()
+    plan = recipe.load(args.recipe, args.set)
+    from insitu.training.run import train
+
+    return train(spark_session("insitu train_cnn"), plan, data=args.data, output=args.output)
+
+
+if __name__ == "__main__":
+    run_job("train_cnn", main)

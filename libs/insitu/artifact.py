@@ -1,0 +1,187 @@
+"""The model directory: what it holds, how it is written, and how it is verified.
+
+A directory appears whole or not at all: it is built beside its place and renamed. Every file is in
+`checksums.json` and is verified before anything is loaded. Nothing in it is code or a pickle.
+"""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from insitu.cluster.filesystem import open_filesystem
+from insitu.errors import UserError
+
+if TYPE_CHECKING:
+    import keras
+
+CHECKSUMS = "checksums.json"
+MODEL = "model.keras"
+RECIPE = "recipe.yaml"
+SIGNATURE = "signature.json"
+PROVENANCE = "provenance.json"
+METRICS = "metrics.json"
+HISTORY = "history.jsonl"
+QUARANTINE = "quarantine.parquet"
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A model input or output; a None in `shape` is the batch."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+    layout: str
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a stored image becomes the model's input: the arguments of `insitu.data.decode.decode`."""
+
+    function: str
+    size: tuple[int, int]
+    channels: int
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What goes into a model and what comes out of it."""
+
+    task: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, tree: dict[str, Any]) -> "Signature":
+        return cls(
+            task=tree["task"],
+            inputs=tuple(Tensor(**{**entry, "shape": tuple(entry["shape"])}) for entry in tree["inputs"]),
+            outputs=tuple(Tensor(**{**entry, "shape": tuple(entry["shape"])}) for entry in tree["outputs"]),
+            class_names=tuple(tree["class_names"]),
+            preprocessing=Preprocessing(**{**tree["preprocessing"], "size": tuple(tree["preprocessing"]["size"])}),
+        )
+
+
+def check_free(uri: str, *, setting: str = "--output") -> None:
+    """Raise `UserError` where something is at `uri` already."""
+    file_system, path = open_filesystem(uri)
+    if file_system.exists(path):
+        raise UserError(setting, f"{uri} exists", "name a new directory, or remove this one")
+
+
+def publish(directory: Path, uri: str) -> None:
+    """Checksum a finished local directory and make it appear at `uri` in one step.
+
+    Raises:
+        UserError: something is at `uri` already.
+    """
+    check_free(uri)
+    write_json(directory / CHECKSUMS, {name: _sha256(directory / name) for name in _files(directory)})
+    file_system, path = open_filesystem(uri)
+    parent, _, name = path.rstrip("/").rpartition("/")
+    file_system.makedirs(parent or "/", exist_ok=True)
+    hidden = f"{parent}/.{name}.{uuid4().hex[:8]}"
+    try:
+        file_system.put(f"{directory}/", f"{hidden}/", recursive=True)
+        file_system.mv(hidden, path, recursive=True)
+    except BaseException:
+        if file_system.exists(hidden):
+            file_system.rm(hidden, recursive=True)
+        raise
+
+
+@contextmanager
+def verified(uri: str, *, setting: str) -> Iterator[Path]:
+    """A local copy of a model directory whose every file matches its checksum.
+
+    Args:
+        uri: the model directory.
+        setting: what named it, for the error.
+
+    Raises:
+        UserError: no model directory, or a file that is changed, missing or unknown.
+    """
+    file_system, path = open_filesystem(uri)
+    if not file_system.exists(f"{path.rstrip('/')}/{CHECKSUMS}"):
+        raise UserError(setting, f"{uri} is no model directory (it has no {CHECKSUMS})", "name the --output of a training job")
+    with tempfile.TemporaryDirectory(prefix="insitu-") as scratch:
+        local = Path(scratch) / "model"
+        file_system.get(path, str(local), recursive=True)
+        _verify(local, uri, setting)
+        yield local
+
+
+def load_keras(directory: Path) -> "keras.Model":
+    """The Keras model of a verified directory, in Keras's safe mode, ready for inference."""
+    import tensorflow as tf
+
+    return tf.keras.models.load_model(directory / MODEL, compile=False, safe_mode=True)
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n")
+
+
+@contextmanager
+def scratch_directory(uri: str) -> Iterator[str]:
+    """A hidden directory beside `uri`, on its file system, for what a run leaves on the way; removed at the end."""
+    file_system, path = open_filesystem(uri)
+    parent, _, name = path.rstrip("/").rpartition("/")
+    hidden = f"{parent}/.{name}.run-{uuid4().hex[:8]}"
+    file_system.makedirs(hidden)
+    try:
+        yield file_system.unstrip_protocol(hidden)
+    finally:
+        file_system.rm(hidden, recursive=True)
+
+
+def upload(local: Path, uri: str) -> None:
+    """Copy a local file to a URI so that it appears whole."""
+    file_system, path = open_filesystem(uri)
+    file_system.put_file(str(local), f"{path}.part")
+    file_system.mv(f"{path}.part", path)
+
+
+def download(uri: str, local: Path) -> None:
+    file_system, path = open_filesystem(uri)
+    file_system.get_file(path, str(local))
+
+
+def _verify(local: Path, uri: str, setting: str) -> None:
+    expected = read_json(local / CHECKSUMS)
+    found = _files(local)
+    for name in sorted({*expected, *found}):
+        if name not in expected:
+            fault = "is not in its checksums"
+        elif name not in found:
+            fault = "is missing"
+        elif _sha256(local / name) != expected[name]:
+            fault = "is not what was written (its SHA-256 differs)"
+        else:
+            continue
+        raise UserError(setting, f"{uri}: {name} {fault}", "restore the directory from its source, or train again")
+
+
+def _files(directory: Path) -> list[str]:
+    paths = (path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
+    return sorted(name for name in paths if name != CHECKSUMS)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()

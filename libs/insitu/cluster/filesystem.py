@@ -1,0 +1,48 @@
+"""File systems: what Spark calls a path, and how Python opens it.
+
+Spark resolves a path against its Hadoop configuration (`fs.defaultFS`); Python workers then open
+the resolved URI through fsspec, hdfs:// by the native client `hdfs-native`.
+"""
+
+from typing import TYPE_CHECKING
+
+import fsspec
+
+from insitu.errors import UserError
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+    from pyspark.sql import SparkSession
+
+fsspec.register_implementation("hdfs", "hdfs_native.fsspec.HdfsFileSystem")
+
+
+def qualify(spark: "SparkSession", setting: str, path: str) -> str:
+    """The full URI of a path as Spark understands it, such as `hdfs://namenode:8020/data/xrays`.
+
+    Raises:
+        UserError: naming `setting`, where Spark knows no such file system.
+    """
+    from py4j.protocol import Py4JJavaError
+
+    assert spark.sparkContext._jvm is not None
+    try:
+        hadoop_path = spark.sparkContext._jvm.org.apache.hadoop.fs.Path(path)
+        file_system = hadoop_path.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration())
+        return str(file_system.makeQualified(hadoop_path).toString()).replace("file:/", "file:///", 1)
+    except Py4JJavaError as error:
+        reason = str(error.java_exception.getMessage())
+        raise UserError(setting, f"Spark cannot resolve {path!r} ({reason})", "mend the path or Spark's Hadoop settings") from None
+
+
+def open_filesystem(uri: str) -> tuple["AbstractFileSystem", str]:
+    """The fsspec file system of a URI and the path within it.
+
+    Raises:
+        UserError: where fsspec lacks the package for the scheme; the message names it.
+    """
+    scheme = uri.partition("://")[0]
+    try:
+        return fsspec.core.url_to_fs(uri.replace("s3a://", "s3://", 1))
+    except (ImportError, ValueError) as error:
+        raise UserError(uri, f"no Python client for {scheme}:// ({error})", "install it on the driver and the workers") from None

@@ -1,0 +1,40 @@
+"""How the workers of a gang learn each other's addresses: through a shared directory.
+
+Spark's own `BarrierTaskContext.allGather` leaves a timer thread in the JVM that is no daemon; in
+local mode the application then never ends.
+"""
+
+import time
+
+from insitu.cluster.filesystem import open_filesystem
+
+TIMEOUT_SECONDS = 300
+_POLL_SECONDS = 0.2
+
+
+def exchange(uri: str, value: str, *, rank: int, size: int) -> list[str]:
+    """Give a value to all workers and get everyone's.
+
+    Args:
+        uri: a directory of this gang alone.
+        value: this worker's.
+        rank, size: the worker's place, and the number of workers.
+
+    Returns:
+        the values by rank.
+
+    Raises:
+        TimeoutError: some worker gave none within `TIMEOUT_SECONDS`.
+    """
+    file_system, directory = open_filesystem(uri)
+    file_system.makedirs(directory, exist_ok=True)
+    file_system.pipe_file(f"{directory}/.{rank}", value.encode())
+    file_system.mv(f"{directory}/.{rank}", f"{directory}/{rank}")
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    missing = set(range(size))
+    while missing:
+        missing = {other for other in missing if not file_system.exists(f"{directory}/{other}")}
+        if missing and time.monotonic() > deadline:
+            raise TimeoutError(f"workers {sorted(missing)} of {size} did not start within {TIMEOUT_SECONDS} s")
+        time.sleep(_POLL_SECONDS if missing else 0)
+    return [file_system.cat_file(f"{directory}/{other}").decode() for other in range(size)]

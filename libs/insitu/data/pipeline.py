@@ -1,0 +1,102 @@
+"""tf.data pipelines: encoded batches → decoded, augmented tensors, uint8 to the end.
+
+Legend: B local batch, h, w the model's input size, C channels, K classes.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from insitu.data.augment import Augmentation
+from insitu.data.columns import ImageColumn, LabelColumn
+from insitu.data.decode import decode
+from insitu.data.plan import ShardPlan
+from insitu.data.readers import READERS
+from insitu.data.stream import Batch, stream_batches
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a worker's rows come from and what they become.
+
+    Attributes:
+        reader: a key of `insitu.data.readers.READERS`.
+        image, label: the columns.
+        size: (h, w).
+        channels: C.
+        label_shape: of one label: (K,) for multi-hot, () for integers.
+        label_dtype: NumPy name.
+    """
+
+    reader: str
+    image: ImageColumn
+    label: LabelColumn
+    size: tuple[int, int]
+    channels: int
+    label_shape: tuple[int, ...]
+    label_dtype: str
+
+    def decode(self, images: list[bytes] | np.ndarray) -> np.ndarray:
+        """uint8 [B, h, w, C]."""
+        return np.stack([decode(payload, size=self.size, channels=self.channels) for payload in images])
+
+    def batches(self, plan: ShardPlan, rank: int) -> Iterator[Batch]:
+        """A worker's rows as they are stored, for validation; the last batch may be smaller."""
+        return self._stream(plan.in_order(rank), plan.local_batch)
+
+    def _stream(self, windows: Any, batch_rows: int) -> Iterator[Batch]:
+        return stream_batches(windows, reader=READERS[self.reader](), image=self.image, label=self.label, batch_rows=batch_rows)
+
+    def training_batches(self, plan: ShardPlan, rank: int, first_step: int) -> Iterator[tuple[Batch, tuple[int, int]]]:
+        """A worker's batches without end, each with its seed pair, from step `first_step` on."""
+        for epoch in count(first_step // plan.steps):
+            done = first_step % plan.steps if epoch == first_step // plan.steps else 0
+            windows = plan.epoch(rank, epoch, first_row=done * plan.local_batch)
+            for step, batch in zip(range(done, plan.steps), self._stream(windows, plan.local_batch)):
+                yield batch, (plan.seed, (epoch * plan.steps + step) * plan.workers + rank)
+
+
+def training_dataset(
+    source: Source, plan: ShardPlan, augment: Augmentation, *, rank: int, first_step: int, threads: int
+) -> "tf.data.Dataset":
+    """One worker's training batches, without end.
+
+    Args:
+        source, plan: the rows.
+        augment: changes to the decoded images.
+        rank: the worker's.
+        first_step: steps of the run that are already done.
+        threads: batches decoded at once.
+
+    Returns:
+        a dataset of (uint8 [B, h, w, C], `source.label_dtype` [B, *label_shape]); its order and
+        its augmentation are pure functions of the plan's seed and the step.
+    """
+    import tensorflow as tf
+
+    size = plan.local_batch
+
+    def generate() -> Iterator[tuple[np.ndarray, np.ndarray, tuple[int, int]]]:
+        for batch, seed in source.training_batches(plan, rank, first_step):
+            yield np.array(batch.images, object), batch.labels.astype(source.label_dtype), seed
+
+    def prepare(images: "tf.Tensor", labels: "tf.Tensor", seed: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
+        pixels = tf.numpy_function(source.decode, [images], tf.uint8, stateful=False)
+        pixels = tf.ensure_shape(pixels, [size, *source.size, source.channels])
+        return augment(pixels, seed), labels
+
+    encoded = tf.data.Dataset.from_generator(
+        generate,
+        output_signature=(
+            tf.TensorSpec([size], tf.string),
+            tf.TensorSpec([size, *source.label_shape], source.label_dtype),
+            tf.TensorSpec([2], tf.int64),
+        ),
+    )
+    return encoded.map(prepare, num_parallel_calls=threads, deterministic=True).prefetch(2)

@@ -1,0 +1,99 @@
+"""A worker's rows as batches, in the order of its shard plan.
+
+Memory holds one window of encoded rows and the record batch being read.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from insitu.data.columns import BadLabel, ImageColumn, LabelColumn
+from insitu.data.plan import Rows, Window
+from insitu.data.readers import Reader
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Encoded rows of one worker.
+
+    Attributes:
+        images: B encoded images.
+        labels: [B, ...], as `LabelColumn.read` gives them, stacked.
+    """
+
+    images: list[bytes]
+    labels: np.ndarray
+
+
+class RowGroupCursor:
+    """Reads ascending rows of row groups without starting over within one.
+
+    A row group that spans several windows is read once, from its first row to its last.
+    """
+
+    def __init__(self, reader: Reader, columns: Sequence[str]) -> None:
+        self._reader = reader
+        self._columns = columns
+        self._key: tuple[str, int] | None = None
+        self._batches: Iterator[pa.RecordBatch] = iter(())
+        self._batch: pa.RecordBatch | None = None
+        self._start = 0
+
+    def take(self, rows: Rows) -> pa.Table:
+        """The given rows of one row group, in stored order."""
+        if (rows.path, rows.row_group) != self._key or rows.offsets[0] < self._start:
+            self._key = (rows.path, rows.row_group)
+            self._batches = self._reader.batches(rows.path, rows.row_group, self._columns)
+            self._batch, self._start = next(self._batches), 0
+        taken = []
+        offsets = rows.offsets
+        while len(offsets):
+            assert self._batch is not None
+            end = self._start + self._batch.num_rows
+            here = offsets[offsets < end]
+            if len(here):
+                taken.append(self._batch.take(pa.array(here - self._start)))
+                offsets = offsets[len(here) :]
+            if len(offsets):
+                self._batch, self._start = next(self._batches), end
+        return pa.Table.from_batches(taken)
+
+
+def stream_batches(
+    windows: Iterator[Window], *, reader: Reader, image: ImageColumn, label: LabelColumn, batch_rows: int
+) -> Iterator[Batch]:
+    """Read windows and cut their rows, in training order, into batches.
+
+    Args:
+        windows: from `ShardPlan.epoch` or `ShardPlan.in_order`.
+        reader: opens the row groups.
+        image, label: the columns.
+        batch_rows: B; the last batch may be smaller.
+
+    Raises:
+        BadLabel: a label that was readable when the dataset was scanned no longer is.
+    """
+    cursor = RowGroupCursor(reader, [image.name, label.name])
+    rest: pa.Table | None = None
+    for window in windows:
+        table = pa.concat_tables([cursor.take(piece) for piece in window.pieces]).combine_chunks()
+        table = table.take(pa.array(window.order))
+        table = table if rest is None else pa.concat_tables([rest, table])
+        full = table.num_rows - table.num_rows % batch_rows
+        for start in range(0, full, batch_rows):
+            yield _batch(table.slice(start, batch_rows), image, label)
+        rest = table.slice(full)
+    if rest is not None and rest.num_rows:
+        yield _batch(rest, image, label)
+
+
+def _batch(table: pa.Table, image: ImageColumn, label: LabelColumn) -> Batch:
+    record_batch = table.combine_chunks().to_batches()[0]
+    labels = label.read(record_batch)
+    for value in labels:
+        if isinstance(value, BadLabel):
+            raise value
+    images = [payload or b"" for payload in image.payloads(record_batch)]
+    return Batch(images, np.stack(labels))

@@ -1,0 +1,60 @@
+"""Transfer learning: start from a trained trunk, and hold it still."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from insitu.errors import UserError
+from insitu.models.registry import HEAD
+
+if TYPE_CHECKING:
+    from tensorflow import keras
+
+
+def start_from(model: keras.Model, source: keras.Model) -> int:
+    """Copy every weight but the head's from a trained model of the same topology.
+
+    Args:
+        model: a built model; its weights are replaced, its head stays as it is.
+        source: the trained model, with any number of outputs.
+
+    Returns:
+        The number of tensors copied.
+
+    Raises:
+        UserError: `model.init`, naming the first weight that differs in name or shape; nothing is copied.
+    """
+    ours, theirs = _trunk_weights(model), _trunk_weights(source)
+    for name in ours | theirs:
+        if _shape(ours, name) != _shape(theirs, name):
+            raise UserError(
+                "model.init",
+                f"{name} is {_shape(theirs, name)} in {source.name}, {_shape(ours, name)} in {model.name}",
+                "give a model directory with the same model.name, model.options, data.size and data.channels",
+            )
+    for name, variable in ours.items():
+        variable.assign(theirs[name])
+    return len(ours)
+
+
+def set_trunk_trainable(model: keras.Model, trainable: bool) -> None:
+    """Freeze or free every layer but the head; compile the model again afterwards.
+
+    A frozen batch normalisation also stops updating its moving statistics and uses them.
+    """
+    for layer in model.layers:
+        if layer.name != HEAD:
+            layer.trainable = trainable
+
+
+def _trunk_weights(model: keras.Model) -> dict[str, keras.Variable]:
+    return {
+        f"{layer.name}/{index}": variable
+        for layer in model.layers
+        if layer.name != HEAD
+        for index, variable in enumerate(layer.weights)
+    }
+
+
+def _shape(weights: dict[str, keras.Variable], name: str) -> str:
+    return "x".join(map(str, weights[name].shape)) if name in weights else "absent"

@@ -1,0 +1,179 @@
+"""From a recipe and a dataset to all that an engine needs, every mistake found before training starts."""
+
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+from pyspark.sql import SparkSession
+
+from insitu.cluster.cpu import BF16_FLAGS
+from insitu.data import columns
+from insitu.data.dataset import Dataset, open_dataset
+from insitu.data.pipeline import Source
+from insitu.data.plan import ShardPlan, plan_shards
+from insitu.data.scan import LabelTally, Scan, SplitRule, scan
+from insitu.errors import UserError
+from insitu.recipe import Recipe
+from insitu.tasks import TASKS, LabelCounts
+from insitu.training.engines.base import Layout
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A dataset as training will use it.
+
+    Attributes:
+        dataset: its footers.
+        scan: its good and bad rows.
+        source: columns, and what rows become.
+        class_names: K names.
+        counts: labels of the training rows.
+    """
+
+    dataset: Dataset
+    scan: Scan
+    source: Source
+    class_names: tuple[str, ...]
+    counts: LabelCounts
+
+    def class_weights(self, recipe: Recipe) -> np.ndarray | None:
+        """The weights for the task's loss, None where the recipe wants none."""
+        if recipe.training.class_weight == "none":
+            return None
+        return TASKS[recipe.task.kind].class_weights(self.counts, len(self.class_names))
+
+
+def prepare(spark: SparkSession, recipe: Recipe, uri: str) -> Prepared:
+    """Find the columns, scan the rows and check the labels.
+
+    Raises:
+        UserError: no usable column, too many bad rows, or labels that the task cannot learn from.
+    """
+    dataset = open_dataset(uri)
+    task, data = TASKS[recipe.task.kind], recipe.data
+    label = columns.find_label(dataset.schema, name=data.label_column)
+    if label.form != task.label_form:
+        raise UserError(
+            "task.kind",
+            f"{task.kind} learns from {task.label_form} labels, column {label.name} is {label.form}",
+            "choose the task that the labels are for, or another data.label_column",
+        )
+    image = columns.find_image(dataset.schema, name=data.image_column, exclude=[label.name])
+    print(f"data: checking {dataset.rows} rows of {len(dataset.row_groups)} row groups", file=sys.stderr)
+    found = scan(
+        spark,
+        dataset,
+        reader=data.reader,
+        image=image,
+        label=label,
+        id_column=_optional_column(dataset, "data.id_column", data.id_column, "id"),
+        split=SplitRule(_split_column(dataset, recipe), data.holdout, recipe.training.seed),
+    )
+    _check_rows(dataset, found, recipe)
+    counts = _counts(found.labels["train"])
+    names = _class_names(recipe, dataset, label.name) or tuple(map(str, range(task.count_classes(counts))))
+    for split in found.labels.values():
+        task.check_range(_counts(split), len(names))
+    task.check_variety(counts, len(names))
+    source = Source(
+        data.reader, image, label, data.size, data.channels, task.label_shape(len(names)), task.label_dtype
+    )
+    return Prepared(dataset, found, source, names, counts)
+
+
+def resolve(recipe: Recipe, prepared: Prepared, layout: Layout) -> Recipe:
+    """The recipe with what it leaves open filled in: class names, workers, precision."""
+    bf16 = bool(BF16_FLAGS & prepared.scan.cpu_flags)
+    precision = recipe.training.precision
+    if precision == "auto":
+        precision = "bf16" if bf16 else "fp32"
+    training = recipe.training.model_copy(update={"workers": layout.workers, "precision": precision})
+    task = recipe.task.model_copy(update={"classes": prepared.class_names})
+    return recipe.model_copy(update={"training": training, "task": task})
+
+
+def shard(recipe: Recipe, prepared: Prepared, layout: Layout) -> tuple[ShardPlan, ShardPlan]:
+    """The training and validation plans, printed.
+
+    Raises:
+        UserError: a global batch that the workers cannot share, or too few rows.
+    """
+    batch, workers = recipe.training.global_batch, layout.workers
+    if batch % workers:
+        raise UserError(
+            "training.global_batch",
+            f"{batch} images cannot be shared evenly by {workers} workers",
+            f"set a multiple of {workers}, or training.workers",
+        )
+    rows = {name: sum(map(len, pieces)) for name, pieces in prepared.scan.rows.items()}
+    if rows["train"] < batch:
+        raise UserError("training.global_batch", f"{batch} is more than the {rows['train']} training rows", "lower it")
+    if rows["validation"] < workers:
+        raise UserError(
+            "training.workers",
+            f"{workers} workers for {rows['validation']} validation rows, each needs one",
+            "lower it, or move rows to the validation split",
+        )
+    window = max(batch // workers, int(recipe.data.shuffle_mib * 2**20 / max(1, prepared.dataset.row_bytes)))
+    train, validation = (
+        plan_shards(
+            prepared.scan.rows[name],
+            workers=workers,
+            local_batch=batch // workers,
+            window_rows=window,
+            seed=recipe.training.seed,
+        )
+        for name in ("train", "validation")
+    )
+    _print_plan(recipe, prepared, train, validation)
+    return train, validation
+
+
+def _class_names(recipe: Recipe, dataset: Dataset, label: str) -> tuple[str, ...] | None:
+    names = recipe.task.classes or dataset.class_names(label)
+    return tuple(names) if names else None
+
+
+def _optional_column(dataset: Dataset, setting: str, name: str | None, default: str) -> str | None:
+    known = {*dataset.schema.names, *dataset.partition_columns}
+    if name is not None and name not in known:
+        raise columns.missing_column(setting, name, dataset.schema)
+    return name or (default if default in known else None)
+
+
+def _split_column(dataset: Dataset, recipe: Recipe) -> str | None:
+    return _optional_column(dataset, "data.split_column", recipe.data.split_column, "split")
+
+
+def _check_rows(dataset: Dataset, found: Scan, recipe: Recipe) -> None:
+    bad, limit = len(found.bad), recipe.data.max_bad_fraction
+    if bad > limit * dataset.rows:
+        first = found.bad[0]
+        raise UserError(
+            "data.max_bad_fraction",
+            f"{bad} of {dataset.rows} rows cannot be used, more than {limit:g} of them; the first, {first.id}: {first.reason}",
+            "mend the rows or the columns, or raise it",
+        )
+    for split, pieces in found.rows.items():
+        if not any(map(len, pieces)):
+            raise UserError(
+                "data.split_column",
+                f"no row is in the {split} split",
+                "mark rows train and validation, or take the column away to split by data.holdout",
+            )
+
+
+def _counts(tally: LabelTally) -> LabelCounts:
+    return LabelCounts(tally.rows, tally.values, tuple(width for width, _ in tally.widths.most_common()))
+
+
+def _print_plan(recipe: Recipe, prepared: Prepared, train: ShardPlan, validation: ShardPlan) -> None:
+    found = prepared.scan
+    print(
+        f"data: {train.rows} training and {validation.rows} validation rows, {len(found.bad)} quarantined, "
+        f"{found.unused} in no split, {len(prepared.class_names)} classes, seed {train.seed}\n"
+        f"plan: {train.workers} workers x {train.local_batch} images, {train.steps} steps an epoch; "
+        f"{train.dropped} rows an epoch fill no batch and are dropped, none is padded or repeated; "
+        f"rows are shuffled {min(train.window_rows, train.rows)} at a time",
+        file=sys.stderr,
+    )

@@ -1,0 +1,72 @@
+"""What the workers say while they run, brought to the driver over an authenticated socket."""
+
+import json
+import secrets
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Client, Connection
+from multiprocessing.connection import Listener as SocketListener
+from threading import Thread
+from types import TracebackType
+from typing import Self
+
+from insitu.training.engines.base import Event, Listener
+
+
+class ProgressServer:
+    """Receives events on the driver, in a thread, and hands each to a listener.
+
+    Args:
+        host: an address of the driver that the workers reach, such as `spark.driver.host`.
+        listener: called with every event.
+    """
+
+    def __init__(self, host: str, listener: Listener) -> None:
+        self._key = secrets.token_bytes(16)
+        self._socket = SocketListener((host, 0), authkey=self._key)
+        self._listener = listener
+        self._thread = Thread(target=self._serve, name="insitu-progress", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._socket.close()
+
+    def reporter(self) -> "Reporter":
+        """What a worker reports through; it can be pickled."""
+        return Reporter(self._socket.address, self._key)
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection = self._socket.accept()
+            except AuthenticationError:
+                continue
+            except OSError:  # closed: training has ended
+                return
+            Thread(target=self._receive, args=(connection,), name="insitu-progress", daemon=True).start()
+
+    def _receive(self, connection: Connection) -> None:
+        with connection:
+            while True:
+                try:
+                    self._listener(json.loads(connection.recv_bytes()))
+                except (EOFError, ConnectionResetError):
+                    return
+
+
+class Reporter:
+    """A worker's side; it connects with the first event."""
+
+    def __init__(self, address: tuple[str, int], key: bytes) -> None:
+        self._address = address
+        self._key = key
+        self._connection: Connection | None = None
+
+    def __call__(self, event: Event) -> None:
+        if self._connection is None:
+            self._connection = Client(self._address, authkey=self._key)
+        self._connection.send_bytes(json.dumps(event).encode())

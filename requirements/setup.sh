@@ -1,0 +1,85 @@
+#!/bin/sh
+# Make .venv from the locked requirements: `requirements/setup.sh` for the runtime, `… dev` with the tests' tools.
+#
+# .venv/complete-LAYER, written last, holds the digest of what the layer was made from: an interrupted or outdated
+# environment lacks it and is made anew. The python is $PYTHON, python3.11 or python3, whichever is a 3.11.
+set -eu
+cd "$(dirname "$0")/.."
+layer="${1:-runtime}"
+log=logs/setup.log
+needed_gib=6
+
+fail() {
+    echo "setup: $*" >&2
+    exit 1
+}
+
+digest() { cat "$@" setup.py requirements/setup.sh | cksum; pwd; }
+
+is_complete() { [ "$(cat ".venv/complete-$1" 2>/dev/null)" = "$2" ]; }
+
+find_python() {
+    for candidate in ${PYTHON:-python3.11 python3}; do
+        if [ "$("$candidate" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" = 3.11 ]; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    fail "${PYTHON:-python3.11 and python3}: no Python 3.11 there; install it, or name one with make PYTHON=/path/to/python3.11"
+}
+
+check_disk() {
+    free_kib=$(df -Pk . | awk 'NR == 2 {print $4}')
+    [ "$free_kib" -ge $((needed_gib * 1024 * 1024)) ] ||
+        fail "disk: $((free_kib / 1024)) MiB free in $(pwd), $needed_gib GiB needed; free some space, then run it again"
+}
+
+# Run a step with its output in the log; if it fails, say the cause and the mend in one line.
+step() {
+    "$@" >>"$log" 2>&1 && return
+    if grep -q 'No space left on device' "$log"; then
+        fail "disk: full while installing (look at ., pip's cache and TMPDIR); free some space, then run it again"
+    elif grep -q 'DO NOT MATCH THE HASHES' "$log"; then
+        fail "packages: a download is not the locked one; run pip cache purge, check the index you use, then run it again"
+    elif grep -Eq 'connection broken|Max retries exceeded|Read timed out|Temporary failure in name' "$log"; then
+        fail "network: the package index cannot be reached; check the connection, the proxy and pip's index-url, then run it again"
+    elif grep -q 'ensurepip' "$log"; then
+        fail "python: it comes without ensurepip; install the python3.11-venv package, then run it again"
+    fi
+    fail "$* failed: $(grep -i error "$log" | tail -1); the whole story is in $log"
+}
+
+install() { step .venv/bin/python -m pip install --quiet --disable-pip-version-check --retries 2 "$@"; }
+
+# BigDL's jars and our conf/ go where every Spark command looks: beside Spark's own.
+link_into_spark() {
+    spark=.venv/lib/python3.11/site-packages/pyspark
+    ln -sfn "$(pwd)/conf" "$spark/conf"
+    ln -sf "$(pwd)"/.venv/lib/python3.11/site-packages/bigdl/share/*/lib/*.jar "$spark/jars/"
+}
+
+make_runtime() {
+    python=$(find_python)
+    check_disk
+    echo "setup: making .venv with $python (1.4 GB of packages, a few minutes; log in $log)" >&2
+    rm -rf .venv
+    step "$python" -m venv .venv
+    install --require-hashes -r requirements/insitu.txt
+    install --require-hashes --no-deps -r requirements/bigdl.txt
+    install --no-deps --no-build-isolation --editable .
+    link_into_spark
+    echo "$runtime" >.venv/complete-runtime
+}
+
+make_dev() {
+    echo "setup: adding the tools of make test" >&2
+    install --require-hashes -r requirements/dev.txt
+    echo "$dev" >.venv/complete-dev
+}
+
+runtime=$(digest requirements/insitu.txt requirements/bigdl.txt)
+dev=$(digest requirements/dev.txt)
+mkdir -p logs
+: >"$log"
+is_complete runtime "$runtime" || make_runtime
+[ "$layer" = runtime ] || is_complete dev "$dev" || make_dev

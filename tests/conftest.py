@@ -1,0 +1,98 @@
+"""What the tests share: a real Spark session, real spark-submit runs and a real standalone cluster."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pyspark.sql import SparkSession
+
+from standalone import standalone_cluster, stop_group
+
+ROOT = Path(__file__).parent.parent
+SEED = 20240229
+
+# Before the first session: the driver's and the workers' Python programs find their tools in this environment.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+os.environ["PYTHONPATH"] = str(ROOT / "libs")
+
+
+def pytest_report_header() -> str:
+    return f"seed: {SEED}"
+
+
+@pytest.fixture(autouse=True)
+def seed() -> int:
+    """The seed that every test starts from."""
+    random.seed(SEED)
+    np.random.seed(SEED)
+    return SEED
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    """A local session on two cores, made as jobs and notebooks make theirs."""
+    from insitu.cluster.session import spark_session
+
+    warehouse = tmp_path_factory.mktemp("warehouse")
+    settings = {"spark.ui.enabled": "false", "spark.sql.warehouse.dir": warehouse, "spark.sql.shuffle.partitions": 4}
+    flags = " ".join(f"--conf {key}={value}" for key, value in settings.items())
+    os.environ["PYSPARK_SUBMIT_ARGS"] = f"--master local[2] {flags} pyspark-shell"
+    session = spark_session("tests")
+    yield session
+    session.stop()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submitted:
+    """A finished spark-submit run; Spark's PythonRunner passes what the job's Python wrote to stderr on to stdout."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The JSON object on the last line of stdout."""
+        assert self.returncode == 0, self.stderr
+        return json.loads(self.stdout.splitlines()[-1])
+
+
+@pytest.fixture
+def submit() -> Callable[..., Submitted]:
+    """Run `spark-submit JOB ARGS…` from the repository root, as a user would; JOB is a path from there."""
+    return spark_submit
+
+
+def spark_submit(job: str | Path, *args: object, master: str = "local[2]", timeout_s: float = 300) -> Submitted:
+    """Run a job to its end; whatever it started is gone afterwards, also when the time is up."""
+    command = ["spark-submit", "--master", master, "--conf", "spark.ui.enabled=false", str(job), *map(str, args)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYSPARK_")}
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment | {"SPARK_LOCAL_IP": "127.0.0.1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        stdout, stderr = process.communicate(timeout=timeout_s)
+    finally:
+        stop_group(process)
+    return Submitted(returncode=process.returncode, stdout=stdout, stderr=stderr)
+
+
+@pytest.fixture(scope="session")
+def standalone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a real standalone cluster: a master and two one-core workers."""
+    with standalone_cluster(tmp_path_factory.mktemp("standalone")) as url:
+        yield url

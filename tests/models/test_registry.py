@@ -1,0 +1,149 @@
+"""Every topology by the same contract, and each by its published size."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tensorflow import keras
+
+from insitu.errors import UserError
+from insitu.models import build, check, names
+
+MINIMUM = {"alexnet": 63, "mcnn": 64, "squeezenet": 31}
+SEED = 20170401
+TRUNK_PARAMETERS = {
+    "densenet121": 7_037_504,
+    "inception_v1": 5_973_552,
+    "resnet50": 23_587_712,
+    "squeezenet": 722_496,
+    "vgg16": 14_714_688,
+}
+
+
+@pytest.fixture
+def bfloat16() -> Iterator[None]:
+    before = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    yield
+    keras.mixed_precision.set_global_policy(before)
+
+
+def smallest(name: str, channels: int = 3) -> keras.Model:
+    side = MINIMUM.get(name, 32)
+    return build(name, size=(side, side), channels=channels, outputs=5, activation="softmax")
+
+
+def images(model: keras.Model) -> np.ndarray:
+    shape = (2, *model.input_shape[1:])
+    return np.random.default_rng(SEED).integers(0, 256, shape, dtype=np.uint8)
+
+
+@pytest.fixture(scope="module", params=names())
+def model(request: pytest.FixtureRequest) -> keras.Model:
+    return smallest(request.param)
+
+
+class TestEveryTopology:
+    def test_turns_bytes_into_probabilities(self, model: keras.Model) -> None:
+        assert model.input_names == ["image"] and model.inputs[0].dtype == "uint8"
+        assert model.output_names == ["scores"]
+        scores = model(images(model)).numpy()
+        assert scores.shape == (2, 5) and scores.dtype == np.float32
+        np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-6)
+        assert not np.array_equal(scores[0], scores[1])
+
+    def test_survives_saving(self, model: keras.Model, tmp_path: Path) -> None:
+        model.save(tmp_path / "model.keras")
+        loaded = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
+        np.testing.assert_array_equal(loaded(images(model)), model(images(model)))
+
+    @pytest.mark.parametrize("name", names())
+    def test_takes_one_channel_and_computes_in_bfloat16(self, name: str, bfloat16: None) -> None:
+        model = smallest(name, channels=1)
+        scores = model(np.zeros((2, *model.input_shape[1:]), np.uint8))
+        assert scores.dtype == "float32"
+        assert {weight.dtype.name for weight in model.weights} == {"float32"}
+        assert model.get_layer("head").compute_dtype == "float32"
+        convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+        assert {layer.compute_dtype for layer in convolutions} == {"bfloat16"}
+
+    @pytest.mark.parametrize("name", names())
+    def test_same_seed_gives_same_weights_and_dropout(self, name: str) -> None:
+        runs = []
+        for _ in range(2):
+            keras.utils.set_random_seed(SEED)
+            model = smallest(name)
+            runs.append([*model.get_weights(), model(images(model), training=True).numpy()])
+        for first, second in zip(*runs, strict=True):
+            np.testing.assert_array_equal(first, second)
+
+    @pytest.mark.parametrize("name", names())
+    def test_refuses_a_smaller_image(self, name: str) -> None:
+        side = MINIMUM.get(name, 32)
+        with pytest.raises(UserError, match=rf"data\.size: .* too small for {name}; give at least {side}x{side}"):
+            check(name, size=(side, side - 1))
+
+
+@pytest.mark.parametrize("name", TRUNK_PARAMETERS)
+def test_trunk_has_the_published_number_of_parameters(name: str) -> None:
+    model = build(name, size=(32, 48), channels=3, outputs=2, activation="sigmoid")
+    assert model.count_params() - model.get_layer("head").count_params() == TRUNK_PARAMETERS[name]
+
+
+def test_alexnet_has_torchvisions_number_of_parameters() -> None:
+    assert (
+        build("alexnet", size=(224, 224), channels=3, outputs=1000, activation="softmax").count_params() == 61_100_840
+    )
+
+
+def test_mcnn_has_the_papers_number_of_parameters() -> None:
+    assert build("mcnn", size=(1024, 1280), channels=3, outputs=13, activation="softmax").count_params() == 42_577_261
+
+
+def test_mcnn_takes_a_quarter_of_the_channels_and_any_size() -> None:
+    model = build("mcnn", size=(128, 150), channels=3, outputs=13, activation="softmax", options={"width": 0.25})
+    filters = [model.get_layer(f"path{scale}_conv3").filters for scale in range(7)]
+    assert filters == [4, 4, 4, 8, 8, 8, 16]
+    assert model.get_layer("head").input_shape == (None, 128)
+    assert model.get_layer("mix").output_shape == (None, 2, 3, 256)
+
+
+def test_mcnn_sees_the_last_pixel_of_an_odd_size() -> None:
+    model = build("mcnn", size=(65, 65), channels=1, outputs=2, activation="sigmoid", options={"width": 0.25})
+    pixels = np.zeros((2, 65, 65, 1), np.uint8)
+    pixels[1, -1, -1] = 255
+    scores = model(pixels).numpy()
+    assert not np.array_equal(scores[0], scores[1])
+
+
+def test_sigmoid_scores_each_label_alone() -> None:
+    model = build("squeezenet", size=(31, 31), channels=1, outputs=3, activation="sigmoid")
+    model.get_layer("head").set_weights([np.zeros((512, 3), np.float32), np.array([0, 100, -100], np.float32)])
+    np.testing.assert_allclose(model(np.zeros((1, 31, 31, 1), np.uint8))[0], [0.5, 1, 0], atol=1e-6)
+
+
+def test_pixels_are_scaled_to_plus_minus_one() -> None:
+    model = build("squeezenet", size=(31, 31), channels=1, outputs=3, activation="sigmoid")
+    scaled = model.get_layer("rescale")(np.array([0, 51, 255], np.uint8))
+    np.testing.assert_allclose(scaled, [-1, -0.6, 1], atol=1e-6)
+
+
+def test_unknown_topology_is_told_the_nearest_and_all() -> None:
+    with pytest.raises(UserError, match=r"model\.name: no topology 'densnet'; did you mean densenet121\? .*vgg16"):
+        build("densnet", size=(64, 64), channels=3, outputs=2, activation="sigmoid")
+
+
+def test_unknown_option_is_refused() -> None:
+    with pytest.raises(UserError, match=r"model\.options: mcnn has no option 'depth'; its options: width"):
+        check("mcnn", size=(64, 64), options={"depth": 2})
+
+
+def test_option_of_another_topology_is_refused() -> None:
+    with pytest.raises(UserError, match=r"model\.options: vgg16 has no option 'width'; its options: none"):
+        check("vgg16", size=(64, 64), options={"width": 0.25})
+
+
+def test_option_that_is_not_positive_is_refused() -> None:
+    with pytest.raises(UserError, match=r"model\.options\.width: 0, expected a positive number"):
+        check("mcnn", size=(64, 64), options={"width": 0})
