@@ -1,10 +1,10 @@
-# make setup | demo | test | bench        PYTHON=/path/to/python3.11 where python3.11 and python3 are not one
+# make setup | demo | test        PYTHON=/path/to/python3.11 where python3.11 and python3 are not one
 
 export PYTHON
 IN_ENV = PATH="$(CURDIR)/.venv/bin:$$PATH"
 DEMO = build/demo
 
-.PHONY: setup setup-dev demo test bench
+.PHONY: setup setup-dev demo test
 
 setup:
 	@requirements/setup.sh
@@ -21,6 +21,3 @@ demo: setup
 
 test: setup-dev
 	@$(IN_ENV) && ruff check && ruff format --check && mypy && lint-imports && pytest
-
-bench: setup
-	@$(IN_ENV) && for program in benchmarks/*.py; do python $$program || exit 1; done

@@ -18,7 +18,9 @@ def main() -> dict[str, Any]:
     parser.add_argument("--recipe", required=True, help="YAML file, such as one of conf/recipes/")
     parser.add_argument("--data", required=True, help="Parquet directory, on any file system that Spark reads")
     parser.add_argument("--output", required=True, help="model directory to make; must not exist")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe key; may repeat")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe key; may repeat"
+    )
     args = parser.parse_args()
     plan = recipe.load(args.recipe, args.set)
     from insitu.training.run import train

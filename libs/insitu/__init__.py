@@ -1,0 +1,39 @@
+"""insitu: deep learning where the data already is.
+
+    import insitu
+    spark = insitu.spark_session("notebook")
+    recipe = insitu.load_recipe("conf/recipes/digits.yaml", ["training.epochs=3"])
+    insitu.train(spark, recipe, data="digits", output="model")
+    trained = insitu.load("model")
+
+The names load what they need when they are first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from insitu.cluster.session import spark_session
+    from insitu.data.ingest import ingest
+    from insitu.errors import UserError
+    from insitu.recipe import load as load_recipe
+    from insitu.scoring.trained import load
+    from insitu.training.run import train
+
+__all__ = ["UserError", "ingest", "load", "load_recipe", "spark_session", "train"]
+
+_HOMES = {
+    "UserError": ("insitu.errors", "UserError"),
+    "ingest": ("insitu.data.ingest", "ingest"),
+    "load": ("insitu.scoring.trained", "load"),
+    "load_recipe": ("insitu.recipe", "load"),
+    "spark_session": ("insitu.cluster.session", "spark_session"),
+    "train": ("insitu.training.run", "train"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'insitu' has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    return getattr(import_module(module), attribute)

@@ -114,7 +114,9 @@ def verified(uri: str, *, setting: str) -> Iterator[Path]:
     """
     file_system, path = open_filesystem(uri)
     if not file_system.exists(f"{path.rstrip('/')}/{CHECKSUMS}"):
-        raise UserError(setting, f"{uri} is no model directory (it has no {CHECKSUMS})", "name the --output of a training job")
+        raise UserError(
+            setting, f"{uri} is no model directory (it has no {CHECKSUMS})", "name the --output of a training job"
+        )
     with tempfile.TemporaryDirectory(prefix="insitu-") as scratch:
         local = Path(scratch) / "model"
         file_system.get(path, str(local), recursive=True)

@@ -89,7 +89,7 @@ class Constant(Section):
 
 
 class StepDecay(Section):
-    """× `factor` at each of `at_epochs`."""
+    """Multiplied by `factor` at each of `at_epochs`."""
 
     kind: Literal["step"]
     at_epochs: tuple[PositiveInt, ...]
@@ -97,7 +97,7 @@ class StepDecay(Section):
 
 
 class EpochDecay(Section):
-    """× `factor` every epoch from `from_epoch` on."""
+    """Multiplied by `factor` every epoch from `from_epoch` on."""
 
     kind: Literal["epoch"]
     from_epoch: Annotated[int, Field(ge=0)]
@@ -105,7 +105,7 @@ class EpochDecay(Section):
 
 
 class PlateauDecay(Section):
-    """× `factor` when the validation loss has not fallen for `patience_epochs`."""
+    """Multiplied by `factor` when the validation loss has not fallen for `patience_epochs`."""
 
     kind: Literal["plateau"]
     factor: Fraction = 0.1
@@ -183,9 +183,13 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         tree = yaml.safe_load(Path(path).read_text())
     except OSError as error:
-        raise UserError("--recipe", f"cannot read {path} ({error.strerror})", "name a file, such as one of conf/recipes/") from None
+        raise UserError(
+            "--recipe", f"cannot read {path} ({error.strerror})", "name a file, such as one of conf/recipes/"
+        ) from None
     except yaml.YAMLError as error:
-        raise UserError("--recipe", f"{path} is not YAML ({' '.join(str(error).split())})", "mend the line it names") from None
+        raise UserError(
+            "--recipe", f"{path} is not YAML ({' '.join(str(error).split())})", "mend the line it names"
+        ) from None
     if not isinstance(tree, dict):
         raise UserError("--recipe", f"{path} holds no sections", "start from one of conf/recipes/")
     for override in overrides:

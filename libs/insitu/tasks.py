@@ -50,13 +50,17 @@ class Multilabel:
         """Raise `UserError` where a label list has not K entries."""
         wrong = [width for width in counts.widths if width != classes]
         if wrong:
-            raise UserError("task.classes", f"a label has {wrong[0]} entries, expected {classes}", "mend the labels or the classes")
+            raise UserError(
+                "task.classes", f"a label has {wrong[0]} entries, expected {classes}", "mend the labels or the classes"
+            )
 
     def check_variety(self, counts: LabelCounts, classes: int) -> None:
         """Raise `UserError` where no class tells the training rows apart."""
         positives = counts.vector(classes)
         if not ((positives > 0) & (positives < counts.rows)).any():
-            raise UserError("data.label_column", "every training row has the same labels", "train on rows of several classes")
+            raise UserError(
+                "data.label_column", "every training row has the same labels", "train on rows of several classes"
+            )
 
     def class_weights(self, counts: LabelCounts, classes: int) -> np.ndarray:
         """float32 [2, K], the weights of label 0 and label 1: each label weighs as the other is frequent.
@@ -111,7 +115,9 @@ class Multiclass:
         """Raise `UserError` where the training rows are of one class only."""
         if len(counts.by_class) == 1:
             only = next(iter(counts.by_class))
-            raise UserError("data.label_column", f"all training rows are of class {only}", "train on rows of several classes")
+            raise UserError(
+                "data.label_column", f"all training rows are of class {only}", "train on rows of several classes"
+            )
 
     def class_weights(self, counts: LabelCounts, classes: int) -> np.ndarray:
         """float32 [K], inversely proportional to frequency, 1 on average over the rows (scikit-learn's "balanced")."""
@@ -134,4 +140,3 @@ class Multiclass:
 
 Task = Multilabel | Multiclass
 TASKS: dict[str, Task] = {"multilabel": Multilabel(), "multiclass": Multiclass()}
-

@@ -39,9 +39,11 @@ def partitions_of(spark: SparkSession, size: int, *, open_cost: int) -> Iterator
     before = {key: spark.conf.get(key) for key in settings}
     for key, value in settings.items():
         spark.conf.set(key, value)
-    yield
-    for key, kept in before.items():
-        spark.conf.set(key, str(kept))
+    try:
+        yield
+    finally:
+        for key, kept in before.items():
+            spark.conf.set(key, str(kept))
 
 
 @pytest.fixture(scope="module")

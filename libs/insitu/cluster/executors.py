@@ -12,6 +12,7 @@ def executor_cores(spark: "SparkSession") -> list[int]:
     Spark's own list is asked because `spark.executor.cores` is not set on a standalone cluster
     unless the user sets it (BigDL's `Engine.init` refuses to start there).
     """
+    assert spark.sparkContext.master is not None
     found = spark.sparkContext._jsc.sc().statusStore().executorList(True)
     executors = [found.apply(i) for i in range(found.size())]
     local = spark.sparkContext.master.startswith("local")

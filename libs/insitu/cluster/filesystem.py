@@ -32,7 +32,9 @@ def qualify(spark: "SparkSession", setting: str, path: str) -> str:
         return str(file_system.makeQualified(hadoop_path).toString()).replace("file:/", "file:///", 1)
     except Py4JJavaError as error:
         reason = str(error.java_exception.getMessage())
-        raise UserError(setting, f"Spark cannot resolve {path!r} ({reason})", "mend the path or Spark's Hadoop settings") from None
+        raise UserError(
+            setting, f"Spark cannot resolve {path!r} ({reason})", "mend the path or Spark's Hadoop settings"
+        ) from None
 
 
 def open_filesystem(uri: str) -> tuple["AbstractFileSystem", str]:
@@ -45,4 +47,6 @@ def open_filesystem(uri: str) -> tuple["AbstractFileSystem", str]:
     try:
         return fsspec.core.url_to_fs(uri.replace("s3a://", "s3://", 1))
     except (ImportError, ValueError) as error:
-        raise UserError(uri, f"no Python client for {scheme}:// ({error})", "install it on the driver and the workers") from None
+        raise UserError(
+            uri, f"no Python client for {scheme}:// ({error})", "install it on the driver and the workers"
+        ) from None

@@ -83,11 +83,15 @@ def find_image(schema: pa.Schema, *, name: str | None, exclude: Sequence[str] = 
     if chosen is None or chosen not in found:
         raise UserError(
             "data.image_column",
-            f"no image in columns {_listed(schema)}" if name is None else f"{name} is {schema.field(name).type}, no image",
+            f"no image in columns {_listed(schema)}"
+            if name is None
+            else f"{name} is {schema.field(name).type}, no image",
             "images are binary, Spark's binaryFile or image, Hugging Face's struct, or petastorm's codecs",
         )
     if len(found) > 1 and chosen != "image" and name is None:
-        raise UserError("data.image_column", f"several columns may be images: {', '.join(found)}", "set it to one of them")
+        raise UserError(
+            "data.image_column", f"several columns may be images: {', '.join(found)}", "set it to one of them"
+        )
     form = found[chosen]
     assert form is not None
     return ImageColumn(chosen, form)
@@ -102,7 +106,9 @@ def find_label(schema: pa.Schema, *, name: str | None) -> LabelColumn:
     if name is None:
         name = next((column for column in ("label", "labels") if column in schema.names), None)
         if name is None:
-            raise UserError("data.label_column", f"no column label or labels among {_listed(schema)}", "name the label column")
+            raise UserError(
+                "data.label_column", f"no column label or labels among {_listed(schema)}", "name the label column"
+            )
     if name not in schema.names:
         raise missing_column("data.label_column", name, schema)
     kind = schema.field(name).type

@@ -105,7 +105,9 @@ def open_dataset(uri: str) -> Dataset:
 
 def _is_data(relative: str) -> bool:
     parts = [part for part in relative.split("/") if part]
-    return all(part[0] not in "_." for part in parts) and (not parts or parts[-1].endswith((".parquet", ".parq", ".pq")))
+    return all(part[0] not in "_." for part in parts) and (
+        not parts or parts[-1].endswith((".parquet", ".parq", ".pq"))
+    )
 
 
 def _footer(file_system: Any, path: str) -> pq.FileMetaData:
@@ -114,7 +116,9 @@ def _footer(file_system: Any, path: str) -> pq.FileMetaData:
             return file.metadata
     except (pa.ArrowInvalid, OSError) as error:
         reason = " ".join(str(error).split())
-        raise UserError("--data", f"{path} is no whole Parquet file ({reason})", "write it again or take it away") from None
+        raise UserError(
+            "--data", f"{path} is no whole Parquet file ({reason})", "write it again or take it away"
+        ) from None
 
 
 def _common_schema(files: Sequence[str], footers: Sequence[pq.FileMetaData]) -> pa.Schema:

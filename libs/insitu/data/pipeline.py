@@ -51,14 +51,16 @@ class Source:
         return self._stream(plan.in_order(rank), plan.local_batch)
 
     def _stream(self, windows: Any, batch_rows: int) -> Iterator[Batch]:
-        return stream_batches(windows, reader=READERS[self.reader](), image=self.image, label=self.label, batch_rows=batch_rows)
+        return stream_batches(
+            windows, reader=READERS[self.reader](), image=self.image, label=self.label, batch_rows=batch_rows
+        )
 
     def training_batches(self, plan: ShardPlan, rank: int, first_step: int) -> Iterator[tuple[Batch, tuple[int, int]]]:
         """A worker's batches without end, each with its seed pair, from step `first_step` on."""
         for epoch in count(first_step // plan.steps):
             done = first_step % plan.steps if epoch == first_step // plan.steps else 0
             windows = plan.epoch(rank, epoch, first_row=done * plan.local_batch)
-            for step, batch in zip(range(done, plan.steps), self._stream(windows, plan.local_batch)):
+            for step, batch in zip(range(done, plan.steps), self._stream(windows, plan.local_batch), strict=False):
                 yield batch, (plan.seed, (epoch * plan.steps + step) * plan.workers + rank)
 
 

@@ -59,7 +59,9 @@ class PetastormReader:
             schema = file.schema_arrow
         structs = [name for name in columns if pa.types.is_struct(schema.field(name).type)]
         if structs:
-            raise UserError("data.reader", f"petastorm cannot read the struct column {structs[0]!r}", "set data.reader: pyarrow")
+            raise UserError(
+                "data.reader", f"petastorm cannot read the struct column {structs[0]!r}", "set data.reader: pyarrow"
+            )
         target = pa.schema([schema.field(name) for name in columns])
         with make_batch_reader(
             path,

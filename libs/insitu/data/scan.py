@@ -115,7 +115,9 @@ class _Scanner:
     id_column: str | None
     split: SplitRule
 
-    def __call__(self, group: RowGroup) -> tuple[RowGroup, np.ndarray, list[BadRow], dict[str, LabelTally], frozenset[str]]:
+    def __call__(
+        self, group: RowGroup
+    ) -> tuple[RowGroup, np.ndarray, list[BadRow], dict[str, LabelTally], frozenset[str]]:
         codes: list[np.ndarray] = []
         bad: list[BadRow] = []
         tallies = {name: LabelTally() for name in SPLITS}

@@ -91,9 +91,11 @@ def stream_batches(
 
 def _batch(table: pa.Table, image: ImageColumn, label: LabelColumn) -> Batch:
     record_batch = table.combine_chunks().to_batches()[0]
-    labels = label.read(record_batch)
-    for value in labels:
-        if isinstance(value, BadLabel):
-            raise value
     images = [payload or b"" for payload in image.payloads(record_batch)]
-    return Batch(images, np.stack(labels))
+    return Batch(images, np.stack([_good(value) for value in label.read(record_batch)]))
+
+
+def _good(value: np.ndarray | BadLabel) -> np.ndarray:
+    if isinstance(value, BadLabel):
+        raise value
+    return value

@@ -162,8 +162,9 @@ class Record(tf.keras.callbacks.Callback):
         weights = self.model.get_weights()
         if _rank() != 0:
             return
-        stopped = self._early_stopping is not None and self._early_stopping.stopped_epoch > 0
-        kept = self._early_stopping.best_epoch if stopped else self._history[-1]["epoch"]
+        kept = self._history[-1]["epoch"]
+        if self._early_stopping and self._early_stopping.stopped_epoch > 0:
+            kept = self._early_stopping.best_epoch
         save_weights(weights, f"{self._job.scratch}/{WEIGHTS}")
         result = {
             "history": self._history,

@@ -75,9 +75,7 @@ def prepare(spark: SparkSession, recipe: Recipe, uri: str) -> Prepared:
     for split in found.labels.values():
         task.check_range(_counts(split), len(names))
     task.check_variety(counts, len(names))
-    source = Source(
-        data.reader, image, label, data.size, data.channels, task.label_shape(len(names)), task.label_dtype
-    )
+    source = Source(data.reader, image, label, data.size, data.channels, task.label_shape(len(names)), task.label_dtype)
     return Prepared(dataset, found, source, names, counts)
 
 

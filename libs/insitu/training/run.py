@@ -63,7 +63,16 @@ def train(
         for first, last, train_trunk in _phases(recipe):
             weights = prepared.class_weights(recipe)
             job = TrainingJob(
-                recipe, prepared.class_names, prepared.source, *plans, weights, initial, scratch, first, last, train_trunk
+                recipe,
+                prepared.class_names,
+                prepared.source,
+                *plans,
+                weights,
+                initial,
+                scratch,
+                first,
+                last,
+                train_trunk,
             )
             results.append(engine.train(job, layout, listener or print_event))
             initial = results[-1].weights
@@ -178,4 +187,6 @@ def _provenance(recipe: Recipe, prepared: Prepared, summary: dict[str, Any], sta
     }
 
 
-_QUARANTINE = pa.schema([(name, pa.int64() if kind is int else pa.string()) for name, kind in BadRow.__annotations__.items()])
+_QUARANTINE = pa.schema(
+    [(name, pa.int64() if kind is int else pa.string()) for name, kind in BadRow.__annotations__.items()]
+)

@@ -53,7 +53,9 @@ class OrcaEngine:
         # gives every run new ones: TensorFlow takes its thread settings once in a process's life.
         environment = context.environment
         context.environment = environment | worker_environment(layout.threads) | {"INSITU_RUN": uuid4().hex}
-        with ProgressServer(context.getConf().get("spark.driver.host"), listener) as server:
+        driver = context.getConf().get("spark.driver.host")
+        assert driver is not None
+        with ProgressServer(driver, listener) as server:
             worker = partial(_run_worker, job=job, layout=layout, reporter=server.reporter())
             gang = context.parallelize(range(layout.workers), layout.workers).barrier()
             try:

@@ -1,0 +1,44 @@
+"""A trained model out of its directory: the network and the preprocessing that belongs to it."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from insitu import artifact
+from insitu.data.decode import decode
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """What `insitu.load` gives.
+
+    Attributes:
+        model: takes uint8 [B, h, w, C], gives float32 [B, K] scores; not compiled.
+        signature: inputs, outputs, class names and preprocessing.
+    """
+
+    model: "keras.Model"
+    signature: artifact.Signature
+
+    def preprocess(self, payload: bytes) -> np.ndarray:
+        """One stored image → uint8 [h, w, C], as in training; raises `BadImage`."""
+        preprocessing = self.signature.preprocessing
+        return decode(payload, size=preprocessing.size, channels=preprocessing.channels)
+
+
+def load(directory: str) -> TrainedModel:
+    """Verify a model directory's checksums and load it; nothing in it is executed.
+
+    Args:
+        directory: path or URI.
+
+    Raises:
+        UserError: no model directory, or a file that is not what was written.
+    """
+    with artifact.verified(directory, setting="directory") as local:
+        signature = artifact.Signature.from_json(artifact.read_json(local / artifact.SIGNATURE))
+        return TrainedModel(artifact.load_keras(local), signature)
