@@ -14,7 +14,7 @@ setup-dev:
 
 # Train DenseNet-121 on synthetic chest X-rays, on embedded local Spark.
 demo: setup
-	@$(IN_ENV) && { [ -d $(DEMO)/xrays ] || insitu data xrays $(DEMO)/xrays --images 2000 --size 96 --seed 1; }
+	@$(IN_ENV) && { [ -d $(DEMO)/xrays ] || insitu data xrays $(DEMO)/xrays --images 5000 --size 96 --seed 1; }
 	@rm -rf $(DEMO)/model
 	@$(IN_ENV) spark-submit jobs/train_cnn.py --recipe conf/recipes/demo.yaml --data $(DEMO)/xrays --output $(DEMO)/model
 	@$(IN_ENV) insitu show $(DEMO)/model

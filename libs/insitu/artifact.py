@@ -7,6 +7,7 @@ A directory appears whole or not at all: it is built beside its place and rename
 import hashlib
 import json
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -125,10 +126,33 @@ def verified(uri: str, *, setting: str) -> Iterator[Path]:
 
 
 def load_keras(directory: Path) -> "keras.Model":
-    """The Keras model of a verified directory, in Keras's safe mode, ready for inference."""
+    """The Keras model of a verified directory, in Keras's safe mode, ready for inference.
+
+    Raises:
+        UserError: the file is no Keras archive, or names code outside Keras, whose module Keras 2.15
+            would import in safe mode too.
+    """
     import tensorflow as tf
 
+    try:
+        with zipfile.ZipFile(directory / MODEL) as archive:
+            foreign = _foreign_modules(json.loads(archive.read("config.json")))
+    except zipfile.BadZipFile:
+        raise UserError(MODEL, "it is no Keras archive", "train it again with insitu") from None
+    if foreign:
+        raise UserError(MODEL, f"it names code of {foreign[0]}, expected only Keras's", "train it again with insitu")
     return tf.keras.models.load_model(directory / MODEL, compile=False, safe_mode=True)
+
+
+def _foreign_modules(config: Any) -> list[str]:
+    """The modules outside Keras that a saved model's configuration names, at any depth."""
+    if isinstance(config, list):
+        return [name for entry in config for name in _foreign_modules(entry)]
+    if not isinstance(config, dict):
+        return []
+    module = "a lambda" if config.get("class_name") == "__lambda__" else config.get("module")
+    own = [module] if isinstance(module, str) and module.split(".")[0] != "keras" else []
+    return own + _foreign_modules(list(config.values()))
 
 
 def read_json(path: Path) -> Any:
@@ -165,7 +189,11 @@ def download(uri: str, local: Path) -> None:
 
 
 def _verify(local: Path, uri: str, setting: str) -> None:
-    expected = read_json(local / CHECKSUMS)
+    mend = "restore the directory from its source, or train again"
+    try:
+        expected = read_json(local / CHECKSUMS)
+    except ValueError:
+        raise UserError(setting, f"{uri}: {CHECKSUMS} is not what was written (it is not JSON)", mend) from None
     found = _files(local)
     for name in sorted({*expected, *found}):
         if name not in expected:
@@ -176,7 +204,7 @@ def _verify(local: Path, uri: str, setting: str) -> None:
             fault = "is not what was written (its SHA-256 differs)"
         else:
             continue
-        raise UserError(setting, f"{uri}: {name} {fault}", "restore the directory from its source, or train again")
+        raise UserError(setting, f"{uri}: {name} {fault}", mend)
 
 
 def _files(directory: Path) -> list[str]:

@@ -1,6 +1,10 @@
 """What every job does the same way: exit codes, the error line, the summary line."""
 
+import io
 import json
+import logging
+import os
+import re
 import signal
 import sys
 import traceback
@@ -18,6 +22,9 @@ def run_job(name: str, main: Callable[[], dict[str, Any]]) -> NoReturn:
     143: Ctrl-C and SIGTERM.
     """
     signal.signal(signal.SIGTERM, _terminate)
+    logging.getLogger().addFilter(_is_not_py4js)
+    if "PYSPARK_GATEWAY_PORT" in os.environ:
+        sys.stderr = SparkSubmitStderr()
     try:
         summary = main()
     except UserError as error:
@@ -25,10 +32,39 @@ def run_job(name: str, main: Callable[[], dict[str, Any]]) -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(_complain(name, "interrupted", code=130))
     except Exception as error:  # the top of a process: everything ends here, with its traceback
-        sys.stderr.write(_worker_traceback(error) or traceback.format_exc())
+        sys.stderr.write(_spark_failure(error) or traceback.format_exc())
         sys.exit(_complain(name, f"failed: {type(error).__name__}", code=1))
     print(json.dumps(summary), flush=True)
     sys.exit(0)
+
+
+class SparkSubmitStderr(io.TextIOBase):
+    """The stderr of spark-submit.
+
+    spark-submit runs a Python program with its stderr joined to its stdout (`redirectErrorStream`
+    in org.apache.spark.deploy.PythonRunner), so what belongs on stderr is printed by the JVM.
+    """
+
+    def __init__(self) -> None:
+        from pyspark import SparkContext
+
+        SparkContext._ensure_initialized()
+        assert SparkContext._jvm is not None
+        self._stream = SparkContext._jvm.System.err
+
+    def write(self, text: str) -> int:
+        from py4j.protocol import Py4JError
+
+        try:
+            self._stream.print(text)
+        except Py4JError:  # Ctrl-C has ended the JVM already
+            sys.stdout.write(text)
+        return len(text)
+
+
+def _is_not_py4js(record: logging.LogRecord) -> bool:
+    """Py4J tells the root logger, with a stack, of every interrupted call; the interrupt itself follows anyway."""
+    return not record.pathname.endswith(("clientserver.py", "java_gateway.py"))
 
 
 def _complain(name: str, message: str, *, code: int) -> int:
@@ -40,11 +76,16 @@ def _terminate(signum: int, frame: object) -> NoReturn:
     raise SystemExit(128 + signum)
 
 
-def _worker_traceback(error: Exception) -> str:
-    """The Python traceback inside a Spark failure, or "" where there is none."""
+def _spark_failure(error: Exception) -> str:
+    """A Spark failure without Java's stack, the worker's own traceback, rank and host first; "" for other errors."""
+    if not type(error).__module__.startswith(("py4j", "pyspark")):
+        return ""
     text = str(error)
     start = text.find("Traceback (most recent call last)")
-    if start < 0 or not type(error).__module__.startswith(("py4j", "pyspark")):
-        return ""
-    end = text.find("\n\tat org.apache.spark", start)
-    return text[start : end if end > 0 else None].rstrip() + "\n"
+    if start < 0:
+        return "".join(f"{line}\n" for line in text.splitlines() if line.strip() and not line.startswith("\t"))
+    own, _, _ = text[start:].partition("\n\tat ")
+    worker = re.search(r"WorkerFailure: (rank \d+ on \S+)", own)
+    if worker is None:
+        return f"{own.rstrip()}\n"
+    return f"{worker[1]}:\n{own.partition('The above exception was the direct cause')[0].rstrip()}\n"

@@ -45,7 +45,8 @@ def _lines(
         "",
         f"{'epoch':>9}  {'loss':>8}  {'validation loss':>15}  {'images/s':>8}",
         *(
-            f"{line['epoch'] + 1:>9}  {line['loss']:>8.4f}  {line['validation']['loss']:>15.4f}  {line['images_per_second']:>8.1f}"
+            f"{line['epoch'] + 1:>9}  {line['loss']:>8.4f}  {line['validation']['loss']:>15.4f}  "
+            f"{line['images_per_second']:>8.1f}"
             for line in history
         ),
         "",

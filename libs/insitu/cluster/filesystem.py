@@ -24,14 +24,15 @@ def qualify(spark: "SparkSession", setting: str, path: str) -> str:
         UserError: naming `setting`, where Spark knows no such file system.
     """
     from py4j.protocol import Py4JJavaError
+    from pyspark.errors import PySparkException
 
     assert spark.sparkContext._jvm is not None
     try:
         hadoop_path = spark.sparkContext._jvm.org.apache.hadoop.fs.Path(path)
         file_system = hadoop_path.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration())
         return str(file_system.makeQualified(hadoop_path).toString()).replace("file:/", "file:///", 1)
-    except Py4JJavaError as error:
-        reason = str(error.java_exception.getMessage())
+    except (Py4JJavaError, PySparkException) as error:
+        reason = error.java_exception.getMessage() if isinstance(error, Py4JJavaError) else error
         raise UserError(
             setting, f"Spark cannot resolve {path!r} ({reason})", "mend the path or Spark's Hadoop settings"
         ) from None

@@ -8,33 +8,33 @@ import time
 
 from insitu.cluster.filesystem import open_filesystem
 
-TIMEOUT_SECONDS = 300
 _POLL_SECONDS = 0.2
 
 
-def exchange(uri: str, value: str, *, rank: int, size: int) -> list[str]:
+def exchange(uri: str, value: str, *, rank: int, size: int, timeout_seconds: float = 300) -> list[str]:
     """Give a value to all workers and get everyone's.
 
     Args:
         uri: a directory of this gang alone.
         value: this worker's.
         rank, size: the worker's place, and the number of workers.
+        timeout_seconds: how long to wait for the last one.
 
     Returns:
         the values by rank.
 
     Raises:
-        TimeoutError: some worker gave none within `TIMEOUT_SECONDS`.
+        TimeoutError: some worker gave none within `timeout_seconds`.
     """
     file_system, directory = open_filesystem(uri)
     file_system.makedirs(directory, exist_ok=True)
     file_system.pipe_file(f"{directory}/.{rank}", value.encode())
     file_system.mv(f"{directory}/.{rank}", f"{directory}/{rank}")
-    deadline = time.monotonic() + TIMEOUT_SECONDS
+    deadline = time.monotonic() + timeout_seconds
     missing = set(range(size))
     while missing:
         missing = {other for other in missing if not file_system.exists(f"{directory}/{other}")}
         if missing and time.monotonic() > deadline:
-            raise TimeoutError(f"workers {sorted(missing)} of {size} did not start within {TIMEOUT_SECONDS} s")
+            raise TimeoutError(f"workers {sorted(missing)} of {size} did not start within {timeout_seconds} s")
         time.sleep(_POLL_SECONDS if missing else 0)
     return [file_system.cat_file(f"{directory}/{other}").decode() for other in range(size)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 from typing import TYPE_CHECKING
@@ -37,7 +38,12 @@ def spark_session(app_name: str) -> SparkSession:
         if master.startswith("local"):
             builder = builder.config("spark.driver.host", "127.0.0.1").config("spark.driver.bindAddress", "127.0.0.1")
         check_master(master)
-    return builder.getOrCreate()
+    interrupt = signal.getsignal(signal.SIGINT)
+    session = builder.getOrCreate()
+    if "PYSPARK_GATEWAY_PORT" in os.environ:
+        # Ctrl-C ends spark-submit's JVM too, and PySpark's handler would ask that JVM to cancel the jobs.
+        signal.signal(signal.SIGINT, interrupt)
+    return session
 
 
 def check_master(master: str) -> None:

@@ -65,14 +65,15 @@ class Augmentation:
         shift_y = center_y + down * (1 - scale) * height / 2 - sign * sin * center_x - cos * center_y
         zeros = tf.zeros_like(angle)
         transforms = tf.stack([sign * cos, -sin, shift_x, sign * sin, cos, shift_y, zeros, zeros], axis=1)
-        return tf.raw_ops.ImageProjectiveTransformV3(
-            images=images,
+        moved = tf.raw_ops.ImageProjectiveTransformV3(
+            images=tf.cast(images, tf.float32),  # on uint8 it rounds down
             transforms=transforms,
             output_shape=[height, width],
             fill_value=0.0,
             interpolation="BILINEAR",
             fill_mode="NEAREST",
         )
+        return tf.cast(tf.round(moved), tf.uint8)
 
     def _shade(self, images: "tf.Tensor", seed: "tf.Tensor") -> "tf.Tensor":
         import tensorflow as tf

@@ -4,7 +4,6 @@ Legend: B rows of a batch, K classes, H, W height and width.
 """
 
 import io
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -12,8 +11,9 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from insitu.data.decode import NPY_MAGIC, BadImage, decode
+from insitu.data.decode import BadImage, decode, load_array
 from insitu.errors import UserError
 
 ImageForm = Literal["encoded", "binary_file", "spark_image", "huggingface", "petastorm"]
@@ -40,7 +40,7 @@ class ImageColumn:
         """The rows' images as bytes that `insitu.data.decode.decode` takes, None where null."""
         column = batch.column(batch.schema.get_field_index(self.name))
         if self.form == "huggingface":
-            return column.field("bytes").to_pylist()
+            return pc.struct_field(column, "bytes").to_pylist()
         if self.form == "spark_image":
             return [_npy_from_spark_image(row) for row in column.to_pylist()]
         return column.to_pylist()
@@ -116,10 +116,10 @@ def find_label(schema: pa.Schema, *, name: str | None) -> LabelColumn:
         return LabelColumn(name, "integer")
     if pa.types.is_floating(kind):
         return LabelColumn(name, "float")
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+    if _is_list(kind) and _is_number(kind.value_type):
         return LabelColumn(name, "multi_hot")
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        array = re.search(rb"NdarrayCodec", schema.metadata.get(PETASTORM_KEY, b"") if schema.metadata else b"")
+        array = b"NdarrayCodec" in (schema.metadata or {}).get(PETASTORM_KEY, b"")
         return LabelColumn(name, "multi_hot" if array else "mask")
     raise UserError(
         "data.label_column",
@@ -146,6 +146,14 @@ def _image_form(field: pa.Field, schema: pa.Schema) -> ImageForm | None:
     if field.name == "content" and set(schema.names) >= _BINARY_FILE:
         return "binary_file"
     return "petastorm" if schema.metadata and PETASTORM_KEY in schema.metadata else "encoded"
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
 
 
 def _npy_from_spark_image(row: dict | None) -> bytes | None:
@@ -177,7 +185,10 @@ def _number(value: object, dtype: type[np.generic]) -> np.ndarray:
 
 
 def _integer(value: object) -> np.ndarray:
-    return _number(value, np.int64)
+    try:
+        return _number(value, np.int64)
+    except OverflowError:
+        raise BadLabel(f"label {value} is too large") from None
 
 
 def _float(value: object) -> np.ndarray:
@@ -188,14 +199,21 @@ def _float(value: object) -> np.ndarray:
 
 
 def _multi_hot(value: object) -> np.ndarray:
-    if isinstance(value, bytes) and value[:6] == NPY_MAGIC:
-        value = np.load(io.BytesIO(value), allow_pickle=False)
+    if isinstance(value, bytes):
+        value = _array(value)
     if value is None or any(entry is None for entry in value):  # type: ignore[attr-defined]
         raise BadLabel("label is null")
     array = np.asarray(value, np.float32)
     if array.ndim != 1 or not np.isin(array, (0, 1)).all():
         raise BadLabel(f"label {value} is no list of 0 and 1")
     return array
+
+
+def _array(payload: bytes) -> np.ndarray:
+    try:
+        return load_array(payload)
+    except BadImage as error:
+        raise BadLabel(f"label: {error}") from None
 
 
 def _mask(value: object) -> np.ndarray:

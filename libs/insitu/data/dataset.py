@@ -70,7 +70,8 @@ class Dataset:
             if entry["name"] == column and "classes" in entry.get("metadata", {}):
                 return list(entry["metadata"]["classes"])
         features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-        return features.get(column, {}).get("names")
+        feature = features.get(column)
+        return feature.get("names") if isinstance(feature, dict) else None
 
 
 def open_dataset(uri: str) -> Dataset:

@@ -6,12 +6,32 @@ Legend: H, W stored height and width; h, w the model's; C channels (1 or 3).
 """
 
 import io
+import struct
+import tokenize
+import zipfile
+import zlib
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 NPY_MAGIC = b"\x93NUMPY"
 _ZIP_MAGIC = b"PK\x03\x04"
+_FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP")
+_BY_WAY_OF = {"LAB": "RGB", "La": "LA"}  # Pillow has no direct conversion of these modes to L
+# What NumPy's header parser and zipfile raise on damaged bytes; neither documents it.
+_ARRAY_FAULTS = (
+    OSError,
+    ValueError,
+    LookupError,
+    EOFError,
+    SyntaxError,
+    RuntimeError,
+    MemoryError,
+    struct.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 class BadImage(ValueError):
@@ -47,24 +67,36 @@ def decode(payload: bytes | None, *, size: tuple[int, int] | None, channels: int
     return pixels[:, :, None] if channels == 1 else pixels
 
 
+def load_array(payload: bytes) -> np.ndarray:
+    """The array in `.npy` bytes, or the first one in `.npz` bytes; nothing is unpickled.
+
+    Raises:
+        BadImage: damaged, or no array.
+    """
+    try:
+        array = np.load(io.BytesIO(payload), allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            array = array[array.files[0]]
+    except _ARRAY_FAULTS as error:
+        raise BadImage(f"damaged NumPy array: {error}") from None
+    if not isinstance(array, np.ndarray) or not array.size:
+        raise BadImage("NumPy file without an array")
+    return array
+
+
 def _from_file(payload: bytes) -> Image.Image:
     try:
-        image = Image.open(io.BytesIO(payload))
+        image = Image.open(io.BytesIO(payload), formats=_FORMATS)
         image.load()
     except UnidentifiedImageError:
         raise BadImage(f"not an image: {len(payload)} bytes starting with {payload[:8]!r}") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, TypeError, ValueError, Image.DecompressionBombError) as error:
         raise BadImage(f"damaged image: {error}") from None
     return image
 
 
 def _from_numpy(payload: bytes) -> Image.Image:
-    try:
-        array = np.load(io.BytesIO(payload), allow_pickle=False)
-        if not isinstance(array, np.ndarray):
-            array = array[array.files[0]]
-    except (OSError, ValueError, IndexError, EOFError, KeyError) as error:
-        raise BadImage(f"damaged NumPy array: {error}") from None
+    array = load_array(payload)
     if array.dtype not in (np.uint8, np.uint16):
         raise BadImage(f"array of {array.dtype}, expected uint8 or uint16")
     if array.ndim == 3 and array.shape[2] == 1:
@@ -84,4 +116,4 @@ def _eight_bit(image: Image.Image) -> Image.Image:
         return Image.fromarray((samples >> 8).astype(np.uint8))
     if image.mode == "F":
         raise BadImage("floating-point samples, expected 8-bit or 16-bit")
-    return image
+    return image.convert(_BY_WAY_OF[image.mode]) if image.mode in _BY_WAY_OF else image

@@ -4,6 +4,7 @@ A reader opens one row group of one file; everything else (order, windows, decod
 for all readers.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -14,6 +15,11 @@ from insitu.cluster.filesystem import open_filesystem
 from insitu.errors import UserError
 
 BATCH_ROWS = 256
+# petastorm.unischema leaves columns of other types out without a word.
+_PETASTORM_TYPES = {
+    *(pa.bool_(), pa.int8(), pa.uint8(), pa.int16(), pa.int32(), pa.int64(), pa.float32(), pa.float64()),
+    *(pa.string(), pa.binary()),
+}
 
 
 class Reader(Protocol):
@@ -43,37 +49,50 @@ class PyArrowReader:
 
 
 class PetastormReader:
-    """Petastorm's batch reader (`make_batch_reader`), a row group at a time.
+    """Petastorm's batch reader, a row group at a time.
 
     Petastorm has no call for "this row group"; sharding a file into as many shards as it has row
-    groups selects one. It reads scalars, binary and lists, but no structs: columns of Spark's
-    `image` type and of Hugging Face's are refused.
+    groups selects one. It reads scalars, binary and plain lists, but no structs (Spark's `image`
+    type and Hugging Face's), large or fixed-size lists, large binary or uint16 to uint64: these
+    are refused.
     """
 
     def batches(self, path: str, row_group: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        from petastorm import make_batch_reader
+        from petastorm.fs_utils import get_filesystem_and_path_or_paths
+        from petastorm.reader import Reader as BatchReader
+        from petastorm.workers_pool.dummy_pool import DummyPool
+
+        from insitu.data.petastorm_worker import TableWorker
 
         file_system, local = open_filesystem(path)
         with file_system.open(local, "rb") as source, pq.ParquetFile(source) as file:
             row_groups = file.num_row_groups
-            schema = file.schema_arrow
-        structs = [name for name in columns if pa.types.is_struct(schema.field(name).type)]
-        if structs:
-            raise UserError(
-                "data.reader", f"petastorm cannot read the struct column {structs[0]!r}", "set data.reader: pyarrow"
-            )
-        target = pa.schema([schema.field(name) for name in columns])
-        with make_batch_reader(
-            path,
-            schema_fields=[f"^{name}$" for name in columns],
-            reader_pool_type="dummy",
+            _check_readable(file.schema_arrow, columns)
+        reader = BatchReader(
+            *get_filesystem_and_path_or_paths(path),
+            schema_fields=[f"^{re.escape(name)}$" for name in columns],
+            reader_pool=DummyPool(),
+            worker_class=TableWorker,
+            is_batched_reader=True,
             shuffle_row_groups=False,
             cur_shard=row_group,
             shard_count=row_groups,
-        ) as reader:
-            for batch in reader:
-                arrays = [pa.array(list(getattr(batch, field.name)), field.type) for field in target]
-                yield pa.RecordBatch.from_arrays(arrays, schema=target)
+        )
+        try:
+            for table in reader:
+                yield from table.select(list(columns)).to_batches(BATCH_ROWS)
+        finally:
+            reader.stop()
+            reader.join()
+
+
+def _check_readable(schema: pa.Schema, columns: Sequence[str]) -> None:
+    for name in columns:
+        kind = schema.field(name).type
+        if (kind.value_type if pa.types.is_list(kind) else kind) not in _PETASTORM_TYPES:
+            raise UserError(
+                "data.reader", f"petastorm cannot read column {name} of type {kind}", "set data.reader: pyarrow"
+            )
 
 
 READERS: dict[str, type[Reader]] = {"pyarrow": PyArrowReader, "petastorm": PetastormReader}

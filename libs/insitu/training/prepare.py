@@ -58,6 +58,7 @@ def prepare(spark: SparkSession, recipe: Recipe, uri: str) -> Prepared:
             f"{task.kind} learns from {task.label_form} labels, column {label.name} is {label.form}",
             "choose the task that the labels are for, or another data.label_column",
         )
+    named = _class_names(recipe, dataset, label.name)
     image = columns.find_image(dataset.schema, name=data.image_column, exclude=[label.name])
     print(f"data: checking {dataset.rows} rows of {len(dataset.row_groups)} row groups", file=sys.stderr)
     found = scan(
@@ -71,7 +72,7 @@ def prepare(spark: SparkSession, recipe: Recipe, uri: str) -> Prepared:
     )
     _check_rows(dataset, found, recipe)
     counts = _counts(found.labels["train"])
-    names = _class_names(recipe, dataset, label.name) or tuple(map(str, range(task.count_classes(counts))))
+    names = named or tuple(map(str, range(task.count_classes(counts))))
     for split in found.labels.values():
         task.check_range(_counts(split), len(names))
     task.check_variety(counts, len(names))
@@ -127,9 +128,17 @@ def shard(recipe: Recipe, prepared: Prepared, layout: Layout) -> tuple[ShardPlan
     return train, validation
 
 
-def _class_names(recipe: Recipe, dataset: Dataset, label: str) -> tuple[str, ...] | None:
-    names = recipe.task.classes or dataset.class_names(label)
-    return tuple(names) if names else None
+def _class_names(recipe: Recipe, dataset: Dataset, label: str) -> tuple[str, ...]:
+    """The recipe's or else the dataset's class names; empty where neither has any."""
+    ours, theirs = recipe.task.classes or (), tuple(dataset.class_names(label) or ())
+    for place, name in enumerate(ours):
+        if name in theirs and theirs.index(name) != place:
+            raise UserError(
+                "task.classes",
+                f"{name!r} is class {place} here and class {theirs.index(name)} in the dataset's metadata",
+                "take the dataset's own order with --set task.classes=null",
+            )
+    return ours or theirs
 
 
 def _optional_column(dataset: Dataset, setting: str, name: str | None, default: str) -> str | None:
@@ -149,7 +158,8 @@ def _check_rows(dataset: Dataset, found: Scan, recipe: Recipe) -> None:
         first = found.bad[0]
         raise UserError(
             "data.max_bad_fraction",
-            f"{bad} of {dataset.rows} rows cannot be used, more than {limit:g} of them; the first, {first.id}: {first.reason}",
+            f"{bad} of {dataset.rows} rows cannot be used, more than {limit:g} of them; "
+            f"the first, {first.id}: {first.reason}",
             "mend the rows or the columns, or raise it",
         )
     for split, pieces in found.rows.items():

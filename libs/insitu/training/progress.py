@@ -3,8 +3,9 @@
 import json
 import secrets
 from multiprocessing import AuthenticationError
-from multiprocessing.connection import Client, Connection
+from multiprocessing.connection import Client, Connection, answer_challenge, deliver_challenge
 from multiprocessing.connection import Listener as SocketListener
+from threading import Event as Flag
 from threading import Thread
 from types import TracebackType
 from typing import Self
@@ -22,8 +23,9 @@ class ProgressServer:
 
     def __init__(self, host: str, listener: Listener) -> None:
         self._key = secrets.token_bytes(16)
-        self._socket = SocketListener((host, 0), authkey=self._key)
+        self._socket = SocketListener((host, 0))
         self._listener = listener
+        self._ended = Flag()
         self._thread = Thread(target=self._serve, name="insitu-progress", daemon=True)
 
     def __enter__(self) -> Self:
@@ -33,6 +35,9 @@ class ProgressServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._ended.set()
+        Client(self._socket.address).close()  # closing a socket does not wake the thread that accepts from it
+        self._thread.join()
         self._socket.close()
 
     def reporter(self) -> "Reporter":
@@ -41,21 +46,22 @@ class ProgressServer:
 
     def _serve(self) -> None:
         while True:
-            try:
-                connection = self._socket.accept()
-            except AuthenticationError:
-                continue
-            except OSError:  # closed: training has ended
+            connection = self._socket.accept()
+            if self._ended.is_set():
+                connection.close()
                 return
             Thread(target=self._receive, args=(connection,), name="insitu-progress", daemon=True).start()
 
     def _receive(self, connection: Connection) -> None:
+        """One client to its end; it proves that it has the key here, where a silent one holds up nobody else."""
         with connection:
-            while True:
-                try:
+            try:
+                deliver_challenge(connection, self._key)
+                answer_challenge(connection, self._key)
+                while True:
                     self._listener(json.loads(connection.recv_bytes()))
-                except (EOFError, ConnectionResetError):
-                    return
+            except (AuthenticationError, EOFError, ConnectionResetError):
+                return
 
 
 class Reporter:

@@ -1,18 +1,9 @@
-"""The typed recipe: the only place that knows configuration keys.
+"""The recipe's sections and keys, with their types, bounds and defaults."""
 
-A recipe is one YAML file. Unknown keys are refused with the nearest known one, every mistake is
-reported at once, and units live in the key names (`_epochs`, `_mib`, `_degrees`).
-"""
-
-from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from insitu.errors import UserError
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -20,7 +11,7 @@ PositiveInt = Annotated[int, Field(gt=0)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Task(Section):
@@ -29,6 +20,13 @@ class Task(Section):
     kind: Literal["multilabel", "multiclass"]
     classes: tuple[str, ...] | None = None
     """Class names in label order; null takes them from the dataset's metadata, else numbers them."""
+
+    @field_validator("classes")
+    @classmethod
+    def _distinct(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if names is not None and (not names or len(set(names)) < len(names)):
+            raise ValueError("expected names that differ, at least one")
+        return names
 
 
 class Data(Section):
@@ -77,9 +75,9 @@ class Optimizer(Section):
 
     @model_validator(mode="after")
     def _only_its_own(self) -> Self:
-        allowed = {"sgd": {"momentum"}, "lars": {"momentum", "weight_decay", "trust_coefficient"}}
+        own = {"sgd": {"momentum", "weight_decay"}, "lars": {"momentum", "weight_decay", "trust_coefficient"}}
         for key in ("momentum", "weight_decay", "trust_coefficient"):
-            if getattr(self, key) is not None and key not in allowed.get(self.name, set()):
+            if getattr(self, key) is not None and key not in own.get(self.name, set()):
                 raise ValueError(f"{self.name} has no {key}")
         return self
 
@@ -157,7 +155,7 @@ class Training(Section):
     augment: Augment = Augment()
     class_weight: Literal["none", "balanced"] = "none"
     early_stopping: EarlyStopping | None = None
-    seed: int = 17
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 17
 
 
 class Recipe(Section):
@@ -167,86 +165,5 @@ class Recipe(Section):
     training: Training
 
     def to_yaml(self) -> str:
+        """The recipe as a file that `load` reads, every default written out."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
-
-
-def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read and validate a recipe file.
-
-    Args:
-        path: the YAML file.
-        overrides: `section.key=value` each, the value in YAML; they replace the file's.
-
-    Raises:
-        UserError: naming every wrong key with its value, and the nearest known key.
-    """
-    try:
-        tree = yaml.safe_load(Path(path).read_text())
-    except OSError as error:
-        raise UserError(
-            "--recipe", f"cannot read {path} ({error.strerror})", "name a file, such as one of conf/recipes/"
-        ) from None
-    except yaml.YAMLError as error:
-        raise UserError(
-            "--recipe", f"{path} is not YAML ({' '.join(str(error).split())})", "mend the line it names"
-        ) from None
-    if not isinstance(tree, dict):
-        raise UserError("--recipe", f"{path} holds no sections", "start from one of conf/recipes/")
-    for override in overrides:
-        _apply(tree, override)
-    return parse(tree)
-
-
-def parse(tree: dict[str, Any]) -> Recipe:
-    """Validate a recipe given as nested dictionaries; raises `UserError` as `load` does."""
-    try:
-        return Recipe.model_validate(tree)
-    except ValidationError as error:
-        mistakes = [_explain(tuple(item["loc"]), item) for item in error.errors()]
-        setting, problem, mend = mistakes[0]
-        more = "".join(f" | {s}: {p}; {m}" for s, p, m in mistakes[1:])
-        raise UserError(setting, problem, mend + more) from None
-
-
-def _apply(tree: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
-    if not equals or not key:
-        raise UserError("--set", f"expected section.key=value, got {override!r}", "write it as --set training.epochs=3")
-    *sections, last = key.split(".")
-    node: Any = tree
-    for section in sections:
-        node = node.setdefault(section, {})
-        if not isinstance(node, dict):
-            raise UserError("--set", f"{key}: {section} is not a section", "use a key of the recipe")
-    try:
-        node[last] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise UserError("--set", f"{key}: {value!r} is not a YAML value", "quote it") from None
-
-
-_UNION_TAGS = {"constant", "step", "epoch", "plateau"}
-
-
-def _explain(loc: tuple[int | str, ...], item: Any) -> tuple[str, str, str]:
-    path = [str(part) for part in loc if not (part in _UNION_TAGS and "decay" in loc)]
-    setting = ".".join(path) or "recipe"
-    if item["type"] == "extra_forbidden":
-        known = _known_keys(path[:-1])
-        near = get_close_matches(path[-1], known, n=1, cutoff=0.4)
-        mend = f"did you mean {near[0]}?" if near else f"the keys here are {', '.join(known)}"
-        return setting, "unknown key", mend
-    if item["type"] == "missing":
-        return setting, "is missing", "set it in the recipe or with --set"
-    if item["type"] == "value_error":
-        return setting, str(item["ctx"]["error"]), "mend the recipe or the --set"
-    return setting, f"{item['msg'][0].lower() + item['msg'][1:]}, got {item['input']!r}", "mend the recipe or the --set"
-
-
-def _known_keys(path: Iterable[str]) -> list[str]:
-    """The keys of the section that `path` names, those of every decay where it is a decay."""
-    sections: list[type[BaseModel]] = [Recipe]
-    for name in path:
-        annotations = [cls.model_fields[name].annotation for cls in sections if name in cls.model_fields]
-        parts = [part for a in annotations for part in (get_args(a) or (a,))]
-        sections = [p for p in parts if isinstance(p, type) and issubclass(p, BaseModel)]
-    return sorted({key for cls in sections for key in cls.model_fields})

@@ -1,0 +1,116 @@
+"""Training batches are pure functions of the seed and the step."""
+
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from image_data import as_npy, as_uri, numbered, write_table
+from insitu.data.augment import Augmentation
+from insitu.data.columns import ImageColumn, LabelColumn
+from insitu.data.dataset import open_dataset
+from insitu.data.pipeline import Source, training_dataset
+from insitu.data.plan import Rows, ShardPlan, plan_shards
+
+ROWS, BATCH = 38, 4
+SOURCE = Source("pyarrow", ImageColumn("image", "encoded"), LabelColumn("label", "integer"), (6, 7), 3, (), "int32")
+PLAIN = Augmentation()
+CHANGED = Augmentation(flip=True, rotate_degrees=20, crop=0.3, brightness=0.2, contrast=0.3, color=0.1)
+
+
+@pytest.fixture(scope="module")
+def row_groups(tmp_path_factory: pytest.TempPathFactory) -> list[Rows]:
+    """Row n is an image full of the value n, labelled n."""
+    folder = tmp_path_factory.mktemp("numbered")
+    write_table(folder / "1.parquet", numbered(0, 20), row_group_rows=9)
+    write_table(folder / "2.parquet", numbered(20, ROWS - 20), row_group_rows=9)
+    groups = open_dataset(as_uri(folder)).row_groups
+    return [Rows(group.path, group.index, np.arange(group.rows, dtype=np.int32)) for group in groups]
+
+
+def plan_of(row_groups: list[Rows], *, seed: int = 1) -> ShardPlan:
+    return plan_shards(row_groups, workers=2, local_batch=BATCH, window_rows=10, seed=seed)
+
+
+Batches = list[tuple[np.ndarray, np.ndarray]]
+
+
+def batches(
+    plan: ShardPlan, steps: int, *, augment: Augmentation = PLAIN, rank: int = 0, first_step: int = 0
+) -> Batches:
+    dataset = training_dataset(SOURCE, plan, augment, rank=rank, first_step=first_step, threads=2)
+    return list(islice(dataset.as_numpy_iterator(), steps))
+
+
+def labels(batches: Batches) -> list[int]:
+    return [int(label) for _, part in batches for label in part]
+
+
+def assert_same(left: Batches, right: Batches) -> None:
+    for (images, numbers), (other_images, other_numbers) in zip(left, right, strict=True):
+        np.testing.assert_array_equal(numbers, other_numbers)
+        np.testing.assert_array_equal(images, other_images)
+
+
+def test_images_come_resized_as_uint8_each_with_its_own_label(row_groups: list[Rows]) -> None:
+    for images, numbers in batches(plan_of(row_groups), 6):
+        assert images.shape == (BATCH, 6, 7, 3) and images.dtype == np.uint8
+        assert numbers.shape == (BATCH,) and numbers.dtype == np.int32
+        np.testing.assert_array_equal(images, np.broadcast_to(numbers[:, None, None, None], images.shape))
+
+
+def test_an_epoch_covers_the_shards_and_the_workers_share_nothing(row_groups: list[Rows]) -> None:
+    plan = plan_of(row_groups)
+    for epoch in range(2):
+        seen = [labels(batches(plan, plan.steps, rank=rank, first_step=epoch * plan.steps)) for rank in range(2)]
+        together = seen[0] + seen[1]
+        assert len(set(together)) == len(together) == ROWS - plan.dropped
+
+
+def test_the_seed_repeats_a_run_and_epochs_and_seeds_differ(row_groups: list[Rows]) -> None:
+    plan = plan_of(row_groups)
+    run = batches(plan, 2 * plan.steps, augment=CHANGED)
+    assert_same(run, batches(plan_of(row_groups), 2 * plan.steps, augment=CHANGED))
+    first, second = labels(run[: plan.steps]), labels(run[plan.steps :])
+    assert first != second
+    assert labels(batches(plan_of(row_groups, seed=2), plan.steps)) != first
+
+
+def test_a_run_begun_at_any_step_goes_on_as_the_whole_one(row_groups: list[Rows]) -> None:
+    plan = plan_of(row_groups)
+    whole = batches(plan, 2 * plan.steps + 1, augment=CHANGED, rank=1)
+    for first_step in range(1, len(whole)):
+        rest = batches(plan, len(whole) - first_step, augment=CHANGED, rank=1, first_step=first_step)
+        assert_same(rest, whole[first_step:])
+
+
+def test_no_image_is_changed_the_same_way_twice(row_groups: list[Rows]) -> None:
+    plan = plan_of(row_groups)
+    seeds = [
+        tuple(map(int, seed))
+        for rank in range(plan.workers)
+        for _, seed in islice(SOURCE.training_batches(plan, rank, 0), 3 * plan.steps)
+    ]
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_validation_batches_are_every_row_of_the_shard_as_stored(row_groups: list[Rows]) -> None:
+    plan = plan_of(row_groups)
+    seen = [[int(label) for batch in SOURCE.batches(plan, rank) for label in batch.labels] for rank in range(2)]
+    assert sorted(seen[0] + seen[1]) == list(range(ROWS))
+    assert [len(batch.images) for batch in SOURCE.batches(plan, 0)] == [4, 4, 4, 4, 3]
+    for batch in SOURCE.batches(plan, 0):
+        np.testing.assert_array_equal(SOURCE.decode(batch.images)[:, 0, 0, 0], batch.labels)
+
+
+def test_bytes_that_end_in_zeros_reach_the_decoder_whole(tmp_path: Path) -> None:
+    columns = {"image": [as_npy(np.zeros((6, 7), np.uint8))] * 8, "label": [[0, 1, 1]] * 8}
+    path = write_table(tmp_path / "1.parquet", columns)
+    source = Source(
+        "pyarrow", ImageColumn("image", "encoded"), LabelColumn("label", "multi_hot"), (6, 7), 1, (3,), "float32"
+    )
+    plan = plan_shards([Rows(path, 0, np.arange(8, dtype=np.int32))], workers=1, local_batch=8, window_rows=8, seed=1)
+    images, labels = next(training_dataset(source, plan, PLAIN, rank=0, first_step=0, threads=1).as_numpy_iterator())
+    np.testing.assert_array_equal(images, np.zeros((8, 6, 7, 1)))
+    np.testing.assert_array_equal(labels, [[0, 1, 1]] * 8)

@@ -1,0 +1,129 @@
+"""The scan reports every unusable row and deals the others to their splits."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyspark.sql import SparkSession
+
+from image_data import as_uri, encode, numbered, picture, write_table
+from insitu.data.columns import find_image, find_label
+from insitu.data.dataset import open_dataset
+from insitu.data.plan import Rows
+from insitu.data.scan import Scan, SplitRule, scan
+
+BY_COLUMN = SplitRule("split", 0.5, 1)
+
+
+@dataclass(frozen=True)
+class Scanner:
+    spark: SparkSession
+
+    def __call__(
+        self, folder: Path, *, split: SplitRule, reader: str = "pyarrow", id_column: str | None = None
+    ) -> Scan:
+        dataset = open_dataset(as_uri(folder))
+        label = find_label(dataset.schema, name=None)
+        image = find_image(dataset.schema, name=None, exclude=[label.name])
+        return scan(self.spark, dataset, reader=reader, image=image, label=label, id_column=id_column, split=split)
+
+
+@pytest.fixture
+def run(spark: SparkSession) -> Scanner:
+    return Scanner(spark)
+
+
+def places(pieces: list[Rows]) -> list[tuple[str, int, int]]:
+    return [(rows.path.rsplit("/", 1)[-1], rows.row_group, int(row)) for rows in pieces for row in rows.offsets]
+
+
+def patients(folder: Path) -> Path:
+    """Two files of two row groups; rows 2, 4 and 5 of the first are bad, and two splits are unknown."""
+    good = encode(picture(1))
+    columns = {
+        "patient": [f"p{n}" for n in range(6)],
+        "image": [good, good, good[: len(good) // 2], good, None, good],
+        "label": pa.array([0, 1, 0, 1, 1, None], pa.int8()),
+        "split": ["train", "validation", "train", "train", "train", "train"],
+    }
+    write_table(folder / "1.parquet", columns, row_group_rows=4)
+    others = {"label": pa.array([2] * 6, pa.int8()), "image": [good] * 6}
+    splits = {"split": ["validation", "test", None, "train", "train", "train"]}
+    write_table(folder / "2.parquet", columns | others | splits, row_group_rows=4)
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning:petastorm", "ignore::DeprecationWarning:petastorm")
+@pytest.mark.parametrize("reader", ["pyarrow", "petastorm"])
+def test_rows_go_to_their_splits_and_the_bad_ones_are_named(run: Scanner, tmp_path: Path, reader: str) -> None:
+    found = run(patients(tmp_path), split=BY_COLUMN, reader=reader, id_column="patient")
+    first, second = "1.parquet", "2.parquet"
+    assert places(found.rows["train"]) == [
+        *[(first, 0, 0), (first, 0, 3)],
+        *[(second, 0, 3), (second, 1, 0), (second, 1, 1)],
+    ]
+    assert places(found.rows["validation"]) == [(first, 0, 1), (second, 0, 0)]
+    assert found.unused == 2
+    bad = [(row.id, row.path.rsplit("/", 1)[1], row.row_group, row.row) for row in found.bad]
+    assert bad == [("p2", first, 0, 2), ("p4", first, 1, 0), ("p5", first, 1, 1)]
+    reasons = [row.reason for row in found.bad]
+    assert reasons[0].startswith("damaged image")
+    assert reasons[1:] == ["no bytes", "label is null"]
+    assert found.labels["train"].values == {0: 1, 1: 1, 2: 3}
+    assert found.labels["validation"].values == {1: 1, 2: 1}
+    assert (found.labels["train"].rows, found.labels["validation"].rows) == (5, 2)
+
+
+def test_without_an_id_column_bad_rows_are_named_by_their_place(run: Scanner, tmp_path: Path) -> None:
+    found = run(patients(tmp_path), split=BY_COLUMN)
+    assert [row.id for row in found.bad] == [
+        "1.parquet row group 0 row 2",
+        "1.parquet row group 1 row 0",
+        "1.parquet row group 1 row 1",
+    ]
+
+
+def test_partition_folders_can_be_the_splits(run: Scanner, tmp_path: Path) -> None:
+    for split, first, rows in (("train", 0, 5), ("validation", 5, 3), ("test", 8, 2)):
+        write_table(tmp_path / f"split={split}/1.parquet", numbered(first, rows), row_group_rows=2)
+    found = run(tmp_path, split=BY_COLUMN)
+    assert sorted(found.labels["train"].values) == [0, 1, 2, 3, 4]
+    assert sorted(found.labels["validation"].values) == [5, 6, 7]
+    assert found.unused == 2
+
+
+def test_a_holdout_is_drawn_by_seed_alone_and_is_the_asked_share(run: Scanner, tmp_path: Path) -> None:
+    write_table(tmp_path / "here/1.parquet", numbered(0, 200, shape=(1, 1)), row_group_rows=60)
+    write_table(tmp_path / "there/1.parquet", numbered(0, 200, shape=(1, 1)), row_group_rows=60)
+    held_out = [
+        places(run(tmp_path / folder, split=SplitRule(None, 0.25, seed)).rows["validation"])
+        for folder, seed in (("here", 1), ("there", 1), ("here", 2))
+    ]
+    assert held_out[0] == held_out[1] != held_out[2]
+    assert all(30 <= len(rows) <= 70 for rows in held_out)
+
+
+def test_every_row_is_in_one_split_of_a_holdout(run: Scanner, tmp_path: Path) -> None:
+    write_table(tmp_path / "1.parquet", numbered(0, 100, shape=(1, 1)), row_group_rows=30)
+    found = run(tmp_path, split=SplitRule(None, 0.3, 1))
+    dealt = places(found.rows["train"]) + places(found.rows["validation"])
+    assert sorted(dealt) == [("1.parquet", row // 30, row % 30) for row in range(100)]
+    assert found.unused == 0 and found.bad == []
+
+
+def test_multi_hot_labels_are_tallied_by_class_and_width(run: Scanner, tmp_path: Path) -> None:
+    image = encode(np.zeros((2, 2), np.uint8))
+    columns = {"image": [image] * 4, "labels": [[1, 1, 0], [0, 1, 0], [0, 0, 0], [0, 1]], "split": ["train"] * 4}
+    write_table(tmp_path / "1.parquet", columns)
+    tally = run(tmp_path, split=BY_COLUMN).labels["train"]
+    assert (tally.rows, tally.values, tally.widths) == (4, Counter({1: 3, 0: 1}), Counter({3: 3, 2: 1}))
+
+
+def test_the_flags_are_those_of_the_workers_cpus(run: Scanner, tmp_path: Path) -> None:
+    from insitu.cluster.cpu import cpu_flags
+
+    write_table(tmp_path / "1.parquet", numbered(0, 4), row_group_rows=2)
+    assert run(tmp_path, split=SplitRule(None, 0.5, 1)).cpu_flags == cpu_flags()

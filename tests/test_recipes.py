@@ -1,0 +1,166 @@
+"""Every recipe of conf/recipes: it is valid, opens as a manual, and holds the published numbers."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from insitu import models
+from insitu.data.synthetic import write_xrays
+from insitu.data.xray import CLASSES
+from insitu.errors import UserError
+from insitu.recipe import PlateauDecay, Recipe, load
+from insitu.training.prepare import prepare
+from insitu.training.worker import learning_rate
+
+ROOT = Path(__file__).parent.parent
+RECIPES = sorted((ROOT / "conf/recipes").iterdir())
+JOB = "jobs/train_cnn.py"
+STEPS = 10  # steps an epoch, for the schedules
+
+
+def recipe(name: str, *overrides: str) -> Recipe:
+    return load(ROOT / f"conf/recipes/{name}.yaml", overrides)
+
+
+def manual(path: Path) -> str:
+    """The comment that opens a recipe."""
+    comment = re.match(r"(?:#.*\n)*", path.read_text())
+    assert comment is not None
+    return re.sub(r"^# ?", "", comment[0], flags=re.MULTILINE)
+
+
+def command(path: Path) -> list[str]:
+    """What follows the job's name in the command of a recipe's manual."""
+    joined = manual(path).replace("\\\n", " ")
+    line = re.search(rf"spark-submit .*{re.escape(JOB)} (.*)", joined)
+    assert line is not None, f"{path.name}: no spark-submit command"
+    return shlex.split(line[1])
+
+
+def rates(given: Recipe) -> dict[int, float]:
+    """The learning rate at the start of each epoch."""
+    schedule = learning_rate(given, STEPS)
+    return {epoch: schedule.at(epoch * STEPS) for epoch in range(given.training.epochs)}
+
+
+@pytest.fixture(scope="module")
+def job_flags() -> set[str]:
+    done = subprocess.run([sys.executable, ROOT / JOB, "--help"], capture_output=True, text=True, check=True)
+    return set(re.findall(r"--[a-z-]+", done.stdout))
+
+
+def test_the_recipes_are_all_there() -> None:
+    assert {path.name for path in RECIPES} >= {
+        "chexnet-densenet121.yaml",
+        "chexnet-vgg16-large-batch.yaml",
+        "demo.yaml",
+        "digits.yaml",
+        "googlenet.yaml",
+        "mammography-transfer.yaml",
+        "mcnn.yaml",
+        "resnet50.yaml",
+    }
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+class TestEveryRecipe:
+    def test_is_valid(self, path: Path) -> None:
+        loaded = load(path)
+        models.check(loaded.model.name, size=loaded.data.size, options=loaded.model.options)
+
+    def test_opens_as_a_manual(self, path: Path) -> None:
+        for part in ("System", "Data", "Run", "Expect", "Override"):
+            assert re.search(rf"^{part}  ", manual(path), re.MULTILINE), f"{path.name}: no {part}"
+        assert len(manual(path).splitlines()) <= 25
+
+    def test_command_is_the_jobs_own(self, path: Path, job_flags: set[str]) -> None:
+        words = command(path)
+        assert {word for word in words if word.startswith("--")} <= job_flags
+        assert words[words.index("--recipe") + 1] == f"conf/recipes/{path.name}"
+        assert {"--data", "--output"} <= set(words)
+
+    def test_overrides_are_accepted(self, path: Path) -> None:
+        overrides = re.findall(r"--set (\S+)", manual(path))
+        assert overrides
+        load(path, overrides)
+
+
+def test_chexnet_densenet121_is_the_papers() -> None:
+    chexnet = recipe("chexnet-densenet121")
+    assert (chexnet.model.name, chexnet.data.size) == ("densenet121", (224, 224))
+    assert chexnet.task.classes == CLASSES
+    assert chexnet.training.augment.flip
+    assert chexnet.training.schedule.decay == PlateauDecay(kind="plateau", factor=0.1, patience_epochs=1)
+    for doublings in range(7):
+        at_batch = recipe("chexnet-densenet121", f"training.global_batch={8 * 2**doublings}")
+        assert set(rates(at_batch).values()) == {0.0005 * 2**doublings}
+
+
+def test_chexnet_vgg16_rate_warms_up_holds_and_decays_as_in_the_paper() -> None:
+    vgg = recipe("chexnet-vgg16-large-batch")
+    assert (vgg.model.name, vgg.training.optimizer.name, vgg.training.global_batch) == ("vgg16", "adadelta", 8192)
+    assert vgg.task.classes == CLASSES
+    found = rates(vgg)
+    assert [found[epoch] for epoch in range(6)] == [0, 0.1, 0.2, 0.3, 0.4, 0.5]
+    assert {found[epoch] for epoch in range(5, 50)} == {0.5}
+    expected = [0.05, 0.005, 0.0005, 0.00005, 0.000005]
+    assert [found[epoch] for epoch in range(50, 55)] == pytest.approx(expected, rel=1e-12)
+    last_step_before_decay = learning_rate(vgg, STEPS).at(50 * STEPS - 1)
+    assert last_step_before_decay == 0.5
+
+
+def test_mammography_runs_at_the_papers_rates() -> None:
+    mammography = recipe("mammography-transfer")
+    assert (mammography.model.name, mammography.data.size) == ("densenet121", (299, 299))
+    assert (mammography.training.epochs, mammography.training.global_batch) == (10, 64)
+    assert set(rates(mammography).values()) == {0.004}
+    assert set(rates(recipe("mammography-transfer", "training.global_batch=16")).values()) == {0.001}
+
+
+def test_mammography_takes_the_chest_models_input() -> None:
+    assert recipe("mammography-transfer").data.channels == recipe("chexnet-densenet121").data.channels
+    assert recipe("mammography-transfer", "model.init=chexnet").model.init == "chexnet"
+
+
+def test_googlenet_loses_4_percent_every_8_epochs() -> None:
+    found = rates(recipe("googlenet", "training.global_batch=32"))
+    assert found[0] == 0.01
+    for epoch in range(5, 60):
+        assert found[epoch] == pytest.approx(0.01 * 0.96 ** (epoch // 8), rel=1e-12)
+    assert rates(recipe("googlenet"))[5] == pytest.approx(0.01 * 1536 / 32)
+
+
+@pytest.mark.parametrize(("batch", "peak"), [(256, 0.1), (8192, 3.2)])
+def test_resnet50_follows_goyal_et_al(batch: int, peak: float) -> None:
+    resnet = recipe("resnet50", f"training.global_batch={batch}")
+    assert (resnet.training.optimizer.momentum, resnet.training.optimizer.weight_decay) == (0.9, 1e-4)
+    found = rates(resnet)
+    assert found[0] == 0.1
+    assert [found[epoch] for epoch in (5, 29, 30, 59, 60, 79, 80, 89)] == pytest.approx(
+        [peak, peak, peak / 10, peak / 10, peak / 100, peak / 100, peak / 1000, peak / 1000], rel=1e-12
+    )
+    assert found[1] == pytest.approx(0.1 + (peak - 0.1) / 5)
+
+
+def test_mcnn_sees_whole_images_and_scales_its_rate() -> None:
+    mcnn = recipe("mcnn")
+    assert (mcnn.data.size, mcnn.data.channels) == ((1024, 1280), 3)
+    assert len(mcnn.task.classes or ()) == 13
+    fourfold = recipe("mcnn", f"training.global_batch={4 * mcnn.training.global_batch}")
+    assert rates(fourfold)[5] == pytest.approx(4 * rates(mcnn)[5])
+
+
+def test_classes_that_the_dataset_has_in_another_order_are_refused(spark: SparkSession, tmp_path: Path) -> None:
+    data = f"file://{tmp_path}/xrays"
+    write_xrays(spark, data, images=64, size=32, seed=1)
+    named = sorted(CLASSES)
+    alphabetical = recipe("chexnet-densenet121", f"task.classes={named}", "data.size=[32, 32]")
+    with pytest.raises(
+        UserError, match=r"'Cardiomegaly' is class 1 here and class 10 in the dataset's metadata; .*null"
+    ):
+        prepare(spark, alphabetical, data)

@@ -1,0 +1,145 @@
+"""What every engine owes: one class of tests, run on each of them."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from py4j.protocol import Py4JJavaError
+from pyspark.sql import SparkSession
+from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
+
+import insitu
+from insitu.errors import UserError
+from insitu.recipe import parse
+from training.digits_rows import VALIDATION, digit_rows, recipe_tree, write_rows
+
+SUMMARY_KEYS = {"output", "engine", "workers", "steps", "images_per_second", "metrics", "quarantined", "seconds"}
+
+
+class Run:
+    """One training run, with the events that its workers sent."""
+
+    def __init__(self, spark: SparkSession, tree: dict[str, Any], data: str, output: Path) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.output = str(output)
+        self.summary = insitu.train(spark, parse(tree), data=data, output=self.output, listener=self.events.append)
+
+    def weights(self) -> list[np.ndarray]:
+        return insitu.load(self.output).model.get_weights()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_rows(tmp_path_factory.mktemp("digits") / "data", digit_rows())
+
+
+@pytest.fixture(scope="class")
+def two_workers(spark: SparkSession, engine: str, data: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    tree = recipe_tree(engine=engine, workers=2, precision="bf16")
+    return Run(spark, tree, data, tmp_path_factory.mktemp(engine) / "model")
+
+
+@pytest.mark.parametrize("engine", ["orca"], scope="class")
+class TestEngine:
+    def test_summary_says_what_was_run(self, two_workers: Run, engine: str) -> None:
+        summary = two_workers.summary
+        assert summary.keys() >= SUMMARY_KEYS
+        assert (summary["engine"], summary["workers"], summary["steps"]) == (engine, 2, 4)
+        assert summary["images_per_second"] > 0
+        json.dumps(summary)
+
+    def test_workers_have_cores_of_their_own(self, two_workers: Run) -> None:
+        workers = [event for event in two_workers.events if event["event"] == "worker"]
+        assert sorted(event["rank"] for event in workers) == [0, 1]
+        assert set(workers[0]["cores"]).isdisjoint(workers[1]["cores"])
+        assert all(event["threads"] == len(event["cores"]) for event in workers)
+
+    def test_every_epoch_is_reported_and_kept(self, two_workers: Run) -> None:
+        epochs = [event for event in two_workers.events if event["event"] == "epoch"]
+        history = [json.loads(line) for line in (Path(two_workers.output) / "history.jsonl").read_text().splitlines()]
+        assert [line["epoch"] for line in history] == [0, 1]
+        assert [{**line, "event": "epoch"} for line in history] == epochs
+
+    def test_metrics_are_scikit_learns_on_the_published_models_scores(self, two_workers: Run) -> None:
+        trained, rows = insitu.load(two_workers.output), digit_rows()
+        labels = np.array(rows["label"][-VALIDATION:])
+        images = np.stack([trained.preprocess(image) for image in rows["image"][-VALIDATION:]])
+        scores = trained.model.predict(images, verbose=0).astype(np.float64)
+        scores /= scores.sum(axis=1, keepdims=True)
+        metrics = two_workers.summary["metrics"]
+        assert trained.model.output.dtype == "float32"
+        assert metrics["accuracy"] == pytest.approx(accuracy_score(labels, scores.argmax(axis=1)))
+        assert metrics["loss"] == pytest.approx(log_loss(labels, scores, labels=range(10)), rel=1e-2)
+        expected = np.mean([roc_auc_score(labels == k, scores[:, k]) for k in range(10)])
+        assert metrics["auc_macro"] == pytest.approx(expected, abs=1e-2)
+
+    def test_gradient_of_two_workers_is_that_of_one_big_batch(
+        self, spark: SparkSession, engine: str, data: str, tmp_path: Path
+    ) -> None:
+        """One step of plain SGD on all rows: the weights differ as the averaged gradients do."""
+        runs = []
+        for workers in (1, 2):
+            sgd = {"name": "sgd", "learning_rate": 0.1, "momentum": 0.0}
+            tree = recipe_tree(engine=engine, workers=workers, epochs=1, global_batch=64, optimizer=sgd)
+            tree["model"]["name"] = "vgg16"
+            runs.append(Run(spark, tree, data, tmp_path / f"model-{workers}"))
+        one, two = (run.weights() for run in runs)
+        assert max(float(np.abs(a - b).max()) for a, b in zip(one, two, strict=True)) < 1e-5
+        head_bias = one[-1]
+        assert np.abs(head_bias).max() > 1e-4, "no step was taken: biases start from 0"
+
+    def test_readers_train_the_same_weights(
+        self, spark: SparkSession, engine: str, data: str, two_workers: Run, tmp_path: Path
+    ) -> None:
+        found = []
+        for reader in ("pyarrow", "petastorm"):
+            tree = recipe_tree(engine=engine, workers=1, epochs=1, augment={"flip": True, "brightness": 0.2})
+            tree["data"]["reader"] = reader
+            found.append(Run(spark, tree, data, tmp_path / reader).weights())
+        for ours, theirs in zip(*found, strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+    def test_frozen_trunk_stays_and_head_learns(
+        self, spark: SparkSession, engine: str, data: str, two_workers: Run, tmp_path: Path
+    ) -> None:
+        tree = recipe_tree(engine=engine, epochs=1)
+        tree["model"] |= {"init": two_workers.output, "freeze_trunk_epochs": 1}
+        run = Run(spark, tree, data, tmp_path / "model")
+        source, model = insitu.load(two_workers.output).model, insitu.load(run.output).model
+        for layer in model.layers:
+            for ours, theirs in zip(layer.get_weights(), source.get_layer(layer.name).get_weights(), strict=True):
+                assert np.array_equal(ours, theirs) == (layer.name != "head"), layer.name
+        provenance = json.loads((Path(run.output) / "provenance.json").read_text())
+        assert provenance["parent_model"] == two_workers.output
+
+    def test_early_stopping_keeps_the_best_epoch(
+        self, spark: SparkSession, engine: str, data: str, tmp_path: Path
+    ) -> None:
+        stop = {"patience_epochs": 1, "min_delta": 100.0}
+        run = Run(spark, recipe_tree(engine=engine, epochs=9, early_stopping=stop), data, tmp_path / "model")
+        history = [json.loads(line) for line in (tmp_path / "model/history.jsonl").read_text().splitlines()]
+        assert len(history) == run.summary["epochs"] == 2
+        assert run.summary["metrics"] == history[0]["validation"]
+
+    def test_divergence_is_the_users_to_mend(self, spark: SparkSession, engine: str, data: str, tmp_path: Path) -> None:
+        sgd = {"name": "sgd", "learning_rate": 1e30}
+        with pytest.raises(UserError, match=r"training\.optimizer\.learning_rate: .*NaN.*; lower it"):
+            Run(spark, recipe_tree(engine=engine, optimizer=sgd), data, tmp_path / "model")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_failing_worker_names_itself_and_leaves_nothing(
+        self, spark: SparkSession, engine: str, tmp_path: Path
+    ) -> None:
+        data = write_rows(tmp_path / "vanishing", digit_rows())
+
+        def vanish(event: dict[str, Any]) -> None:
+            shutil.rmtree(data, ignore_errors=True)
+
+        with pytest.raises(Py4JJavaError, match=r"FileNotFoundError[\s\S]*WorkerFailure: rank \d+ on 127\.0\.0\.1"):
+            insitu.train(
+                spark, parse(recipe_tree(engine=engine)), data=data, output=str(tmp_path / "model"), listener=vanish
+            )
+        assert list(tmp_path.iterdir()) == []
