@@ -150,7 +150,7 @@ def _foreign_modules(config: Any) -> list[str]:
         return [name for entry in config for name in _foreign_modules(entry)]
     if not isinstance(config, dict):
         return []
-    module = "a lambda" if config.get("class_name") == "__lambda__" else config.get("module")
+    module = config.get("module")
     own = [module] if isinstance(module, str) and module.split(".")[0] != "keras" else []
     return own + _foreign_modules(list(config.values()))
 

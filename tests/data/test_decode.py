@@ -64,9 +64,8 @@ def test_jpeg_comes_back_nearly() -> None:
 
 def test_palette_alpha_bilevel_and_cmyk_become_rgb() -> None:
     palette = Image.fromarray(RGB).quantize(16)
-    np.testing.assert_array_equal(
-        decode(save(palette, "PNG"), size=None, channels=3), np.asarray(palette.convert("RGB"))
-    )
+    expected = np.asarray(palette.convert("RGB"))
+    np.testing.assert_array_equal(decode(save(palette, "PNG"), size=None, channels=3), expected)
     alpha = np.dstack([RGB, GRAY])
     for payload in (encode(alpha, "PNG"), encode(alpha, "TIFF"), as_npy(alpha)):
         np.testing.assert_array_equal(decode(payload, size=None, channels=3), RGB)

@@ -24,7 +24,7 @@ def table(first: int = 0) -> pa.Table:
         "sick": [n % 2 == 0 if n % 5 else None for n in numbers],
         "labels": pa.array([[n % 2, 1] if n % 9 else None for n in numbers], pa.list_(pa.int8())),
         "uneven": pa.array([[1] * (n % 4) for n in numbers], pa.list_(pa.int32())),
-        "image.raw": list(numbers),
+        "image.raw (8 bit)": list(numbers),
     }
     return pa.table(columns)
 

@@ -13,6 +13,7 @@ from image_data import as_uri, encode, numbered, picture, write_table
 from insitu.data.columns import find_image, find_label
 from insitu.data.dataset import open_dataset
 from insitu.data.plan import Rows
+from insitu.data.readers import BATCH_ROWS
 from insitu.data.scan import Scan, SplitRule, scan
 
 BY_COLUMN = SplitRule("split", 0.5, 1)
@@ -104,14 +105,22 @@ def test_a_holdout_is_drawn_by_seed_alone_and_is_the_asked_share(run: Scanner, t
     ]
     assert held_out[0] == held_out[1] != held_out[2]
     assert all(30 <= len(rows) <= 70 for rows in held_out)
+    first, second = ([row for _, group, row in held_out[0] if group == index] for index in range(2))
+    assert first != second
 
 
-def test_every_row_is_in_one_split_of_a_holdout(run: Scanner, tmp_path: Path) -> None:
-    write_table(tmp_path / "1.parquet", numbered(0, 100, shape=(1, 1)), row_group_rows=30)
+def test_row_groups_of_several_record_batches_are_numbered_through(run: Scanner, tmp_path: Path) -> None:
+    rows, row_group_rows = 2 * BATCH_ROWS, BATCH_ROWS + 44
+    images = [encode(np.zeros((1, 1), np.uint8))] * rows
+    images[BATCH_ROWS + 9] = b"text"
+    columns = {"image": images, "label": list(range(rows))}
+    write_table(tmp_path / "1.parquet", columns, row_group_rows=row_group_rows)
     found = run(tmp_path, split=SplitRule(None, 0.3, 1))
+    assert [(row.row_group, row.row) for row in found.bad] == [(0, BATCH_ROWS + 9)]
     dealt = places(found.rows["train"]) + places(found.rows["validation"])
-    assert sorted(dealt) == [("1.parquet", row // 30, row % 30) for row in range(100)]
-    assert found.unused == 0 and found.bad == []
+    everywhere = [("1.parquet", row // row_group_rows, row % row_group_rows) for row in range(rows)]
+    assert sorted(dealt) == [place for place in everywhere if place[1:] != (0, BATCH_ROWS + 9)]
+    assert found.unused == 0
 
 
 def test_multi_hot_labels_are_tallied_by_class_and_width(run: Scanner, tmp_path: Path) -> None:

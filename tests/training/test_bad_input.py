@@ -38,6 +38,17 @@ CASES: dict[str, tuple[Rows, dict[str, Any], str]] = {
         _with("data", image_column="images"),
         r"data\.image_column: .* no column images; did you mean image\?",
     ),
+    "id column missing": (digit_rows(), _with("data", id_column="idd"), r"data\.id_column: .* did you mean id\?"),
+    "split column missing": (
+        digit_rows(),
+        _with("data", split_column="fold"),
+        r"data\.split_column: the dataset has no column fold; the columns are id, image, label, split",
+    ),
+    "reader that cannot read a column": (
+        changed(digit_rows(), "image", lambda i, v: {"bytes": v, "path": None}),
+        _with("data", reader="petastorm"),
+        r"data\.reader: petastorm cannot read column image of type struct.*; set data\.reader: pyarrow",
+    ),
     "no image column": (
         {key: value for key, value in digit_rows().items() if key != "image"},
         recipe_tree(),

@@ -89,12 +89,13 @@ def open_dataset(uri: str) -> Dataset:
     files = [path for path in files if _is_data(path.removeprefix(root))]
     if not files:
         raise UserError("--data", f"{uri} holds no Parquet file", "make a dataset with jobs/ingest.py or `insitu data`")
-    scheme = uri.partition("://")[0]
     with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
         footers = list(pool.map(lambda path: _footer(file_system, path), files))
     schema = _common_schema(files, footers)
     groups = [
-        RowGroup(_uri(scheme, path), index, *_row_group(footer, index), _hive_partition(path.removeprefix(root)))
+        RowGroup(
+            file_system.unstrip_protocol(path), index, *_row_group(footer, index), _hive_partition(path, root)
+        )
         for path, footer in zip(files, footers, strict=True)
         for index in range(footer.num_row_groups)
     ]
@@ -135,8 +136,8 @@ def _row_group(footer: pq.FileMetaData, index: int) -> tuple[int, int]:
     return group.num_rows, sum(group.column(i).total_compressed_size for i in range(group.num_columns))
 
 
-def _hive_partition(relative: str) -> dict[str, str]:
-    folders = relative.strip("/").split("/")[:-1]
+def _hive_partition(path: str, root: str) -> dict[str, str]:
+    folders = path.removeprefix(root).strip("/").split("/")[:-1]
     return dict(folder.split("=", 1) for folder in folders if "=" in folder)
 
 
@@ -147,10 +148,6 @@ def _petastorm_metadata(file_system: Any, root: str) -> dict[bytes, bytes]:
     with file_system.open(path, "rb") as source:
         metadata = pq.read_schema(source).metadata or {}
     return {PETASTORM_KEY: metadata[PETASTORM_KEY]} if PETASTORM_KEY in metadata else {}
-
-
-def _uri(scheme: str, path: str) -> str:
-    return path if "://" in path else f"{scheme}://{path}"
 
 
 def _fingerprint(root: str, files: Sequence[str], footers: Sequence[pq.FileMetaData]) -> str:

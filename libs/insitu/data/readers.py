@@ -5,6 +5,7 @@ for all readers.
 """
 
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -15,6 +16,7 @@ from insitu.cluster.filesystem import open_filesystem
 from insitu.errors import UserError
 
 BATCH_ROWS = 256
+_MEND = "set data.reader: pyarrow"
 # petastorm.unischema leaves columns of other types out without a word.
 _PETASTORM_TYPES = {
     *(pa.bool_(), pa.int8(), pa.uint8(), pa.int16(), pa.int32(), pa.int64(), pa.float32(), pa.float64()),
@@ -64,6 +66,10 @@ class PetastormReader:
 
         from insitu.data.petastorm_worker import TableWorker
 
+        if path.startswith("hdfs://") and shutil.which("hadoop") is None:
+            raise UserError(
+                "data.reader", "petastorm reads hdfs:// by the hadoop command, which is not here", _MEND
+            )
         file_system, local = open_filesystem(path)
         with file_system.open(local, "rb") as source, pq.ParquetFile(source) as file:
             row_groups = file.num_row_groups
@@ -90,9 +96,7 @@ def _check_readable(schema: pa.Schema, columns: Sequence[str]) -> None:
     for name in columns:
         kind = schema.field(name).type
         if (kind.value_type if pa.types.is_list(kind) else kind) not in _PETASTORM_TYPES:
-            raise UserError(
-                "data.reader", f"petastorm cannot read column {name} of type {kind}", "set data.reader: pyarrow"
-            )
+            raise UserError("data.reader", f"petastorm cannot read column {name} of type {kind}", _MEND)
 
 
 READERS: dict[str, type[Reader]] = {"pyarrow": PyArrowReader, "petastorm": PetastormReader}

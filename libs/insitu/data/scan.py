@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from insitu.cluster.cpu import cpu_flags
+from insitu.cluster.failures import workers_user_errors
 from insitu.data.columns import BadLabel, ImageColumn, LabelColumn, LabelForm
 from insitu.data.dataset import Dataset, RowGroup
 from insitu.data.decode import BadImage, decode
@@ -191,7 +192,8 @@ def scan(
     context = spark.sparkContext
     partitions = min(len(dataset.row_groups), _TASKS_PER_CORE * context.defaultParallelism)
     scanner = _Scanner(reader, image, label, id_column, split)
-    found = context.parallelize(dataset.row_groups, partitions).map(scanner).collect()
+    with workers_user_errors():
+        found = context.parallelize(dataset.row_groups, partitions).map(scanner).collect()
     rows: dict[str, list[Rows]] = {name: [] for name in SPLITS}
     labels = {name: LabelTally() for name in SPLITS}
     bad: list[BadRow] = []

@@ -61,14 +61,19 @@ def prepare(spark: SparkSession, recipe: Recipe, uri: str) -> Prepared:
     named = _class_names(recipe, dataset, label.name)
     image = columns.find_image(dataset.schema, name=data.image_column, exclude=[label.name])
     print(f"data: checking {dataset.rows} rows of {len(dataset.row_groups)} row groups", file=sys.stderr)
+    stored, folders = set(dataset.schema.names), dataset.partition_columns
     found = scan(
         spark,
         dataset,
         reader=data.reader,
         image=image,
         label=label,
-        id_column=_optional_column(dataset, "data.id_column", data.id_column, "id"),
-        split=SplitRule(_split_column(dataset, recipe), data.holdout, recipe.training.seed),
+        id_column=_optional_column(dataset, "data.id_column", data.id_column, "id", known=stored),
+        split=SplitRule(
+            _optional_column(dataset, "data.split_column", data.split_column, "split", known=stored | folders),
+            data.holdout,
+            recipe.training.seed,
+        ),
     )
     _check_rows(dataset, found, recipe)
     counts = _counts(found.labels["train"])
@@ -141,15 +146,11 @@ def _class_names(recipe: Recipe, dataset: Dataset, label: str) -> tuple[str, ...
     return ours or theirs
 
 
-def _optional_column(dataset: Dataset, setting: str, name: str | None, default: str) -> str | None:
-    known = {*dataset.schema.names, *dataset.partition_columns}
+def _optional_column(dataset: Dataset, setting: str, name: str | None, default: str, *, known: set[str]) -> str | None:
+    """A column that the recipe names, else the default one where the dataset has it."""
     if name is not None and name not in known:
         raise columns.missing_column(setting, name, dataset.schema)
     return name or (default if default in known else None)
-
-
-def _split_column(dataset: Dataset, recipe: Recipe) -> str | None:
-    return _optional_column(dataset, "data.split_column", recipe.data.split_column, "split")
 
 
 def _check_rows(dataset: Dataset, found: Scan, recipe: Recipe) -> None:

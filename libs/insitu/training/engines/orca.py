@@ -9,8 +9,8 @@ job's result.
 
 import json
 import logging
-import re
 import socket
+import tempfile
 from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from uuid import uuid4
 import fsspec
 
 from insitu.cluster.executors import executor_cores
+from insitu.cluster.failures import workers_user_errors
 from insitu.cluster.rendezvous import exchange
 from insitu.cluster.threads import pin_process, worker_environment
 from insitu.errors import UserError
@@ -59,9 +60,8 @@ class OrcaEngine:
             worker = partial(_run_worker, job=job, layout=layout, reporter=server.reporter())
             gang = context.parallelize(range(layout.workers), layout.workers).barrier()
             try:
-                gang.mapPartitions(worker).collect()
-            except Exception as error:
-                raise _user_error(str(error)) or error from None
+                with workers_user_errors():
+                    gang.mapPartitions(worker).collect()
             finally:
                 context.environment = environment
         return _result(job)
@@ -69,8 +69,10 @@ class OrcaEngine:
 
 def _run_worker(tasks: Iterable[int], *, job: TrainingJob, layout: Layout, reporter: Reporter) -> Iterator[Any]:
     """One worker of the gang, from its cores to the end of the job's epochs."""
-    from pyspark import BarrierTaskContext
+    from pyspark import BarrierTaskContext, SparkFiles
 
+    # A Python worker is killed, not ended: what TensorFlow leaves in its temporary directory goes with the application.
+    tempfile.tempdir = SparkFiles.getRootDirectory()
     context = BarrierTaskContext.get()
     rank = context.partitionId()
     hosts = [info.address.rpartition(":")[0] for info in context.getTaskInfos()]
@@ -115,9 +117,3 @@ def _fit(rank: int, hosts: list[str], job: TrainingJob, layout: Layout, reporter
 def _result(job: TrainingJob) -> TrainingResult:
     with fsspec.open(f"{job.scratch}/{RESULT}") as source:
         return TrainingResult(weights=f"{job.scratch}/{WEIGHTS}", **json.load(source))
-
-
-def _user_error(failure: str) -> UserError | None:
-    """The mistake that a worker found, out of Spark's account of the failure."""
-    found = re.search(r"^insitu\.errors\.UserError: (.*)$", failure, re.MULTILINE)
-    return UserError.from_message(found[1]) if found else None
