@@ -93,9 +93,7 @@ def open_dataset(uri: str) -> Dataset:
         footers = list(pool.map(lambda path: _footer(file_system, path), files))
     schema = _common_schema(files, footers)
     groups = [
-        RowGroup(
-            file_system.unstrip_protocol(path), index, *_row_group(footer, index), _hive_partition(path, root)
-        )
+        RowGroup(file_system.unstrip_protocol(path), index, *_row_group(footer, index), _hive_partition(path, root))
         for path, footer in zip(files, footers, strict=True)
         for index in range(footer.num_row_groups)
     ]

@@ -67,9 +67,7 @@ class PetastormReader:
         from insitu.data.petastorm_worker import TableWorker
 
         if path.startswith("hdfs://") and shutil.which("hadoop") is None:
-            raise UserError(
-                "data.reader", "petastorm reads hdfs:// by the hadoop command, which is not here", _MEND
-            )
+            raise UserError("data.reader", "petastorm reads hdfs:// by the hadoop command, which is not here", _MEND)
         file_system, local = open_filesystem(path)
         with file_system.open(local, "rb") as source, pq.ParquetFile(source) as file:
             row_groups = file.num_row_groups
