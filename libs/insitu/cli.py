@@ -1,6 +1,7 @@
 """The `insitu` command."""
 
 import argparse
+import signal
 import sys
 from typing import Any, NoReturn
 
@@ -57,4 +58,5 @@ def _xrays(args: argparse.Namespace) -> dict[str, Any]:
 def _show(args: argparse.Namespace) -> dict[str, Any]:
     from insitu.show import show
 
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `insitu show DIR | head` ends quietly
     return show(args.directory)

@@ -1,12 +1,16 @@
 """The main job from its command line, as a user runs it."""
 
+import os
+import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from conftest import ROOT, Submitted
+from standalone import stop_group
 from training.digits_rows import digit_rows, write_rows
 
 JOB = "jobs/train_cnn.py"
@@ -59,3 +63,51 @@ def test_mistakes_end_with_2_and_one_line(
     assert run.stderr.splitlines()[-1].startswith(message)
     assert "Traceback" not in run.stderr
     assert not (tmp_path / "model").exists()
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A job that has trained its first epoch and has many to go."""
+    data = write_rows(tmp_path / "data", digit_rows())
+    flags = ["--recipe", RECIPE, "--data", data, "--output", str(tmp_path / "model"), "--set", "training.epochs=10000"]
+    process = subprocess.Popen(
+        ["spark-submit", "--master", "local[2]", JOB, *flags],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if not name.startswith("PYSPARK_")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert process.stderr is not None
+        while not process.stderr.readline().startswith("epoch 1:"):
+            assert process.poll() is None
+        yield process
+    finally:
+        stop_group(process)
+
+
+def test_ctrl_c_ends_the_job_and_its_workers(running: subprocess.Popen[str], tmp_path: Path) -> None:
+    workers = psutil.Process(running.pid).children(recursive=True)
+    os.killpg(running.pid, signal.SIGINT)
+    _, stderr = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert stderr.splitlines()[-1] == "train_cnn: interrupted"
+    assert "Traceback" not in stderr
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert not alive
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_killed_worker_ends_the_job_with_its_failure(running: subprocess.Popen[str], tmp_path: Path) -> None:
+    started = psutil.Process(running.pid).children(recursive=True)
+    alive = [process for process in started if process.status() != psutil.STATUS_ZOMBIE]
+    workers = [process for process in alive if "pyspark.daemon" in process.cmdline()]
+    largest = max(workers, key=lambda process: process.memory_info().rss)
+    largest.kill()
+    stdout, stderr = running.communicate(timeout=120)
+    assert (running.returncode, stdout) == (1, "")
+    assert "Python worker exited unexpectedly (crashed)" in stderr
+    assert stderr.splitlines()[-1] == "train_cnn: failed: Py4JJavaError"
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]

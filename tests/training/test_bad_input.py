@@ -109,7 +109,7 @@ CASES: dict[str, tuple[Rows, dict[str, Any], str]] = {
     "model.init is no model": (
         digit_rows(),
         _with("model", init="nowhere"),
-        r"model\.init: nowhere is no model directory",
+        r"model\.init: file:.*/nowhere is no model directory",
     ),
 }
 

@@ -113,7 +113,7 @@ class TestEngine:
             for ours, theirs in zip(layer.get_weights(), source.get_layer(layer.name).get_weights(), strict=True):
                 assert np.array_equal(ours, theirs) == (layer.name != "head"), layer.name
         provenance = json.loads((Path(run.output) / "provenance.json").read_text())
-        assert provenance["parent_model"] == two_workers.output
+        assert provenance["parent_model"] == f"file://{two_workers.output}"
 
     def test_early_stopping_keeps_the_best_epoch(
         self, spark: SparkSession, engine: str, data: str, tmp_path: Path

@@ -49,6 +49,9 @@ def train(
     started = time.time()
     data, output = qualify(spark, "--data", data), qualify(spark, "--output", output)
     artifact.check_free(output)
+    if recipe.model.init:
+        parent = qualify(spark, "model.init", recipe.model.init)
+        recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"init": parent})})
     models.check(recipe.model.name, size=recipe.data.size, options=recipe.model.options)
     prepared = prepare(spark, recipe, data)
     engine = _engine(recipe, spark)
