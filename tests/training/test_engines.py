@@ -55,7 +55,14 @@ class TestEngine:
         workers = [event for event in two_workers.events if event["event"] == "worker"]
         assert sorted(event["rank"] for event in workers) == [0, 1]
         assert set(workers[0]["cores"]).isdisjoint(workers[1]["cores"])
-        assert all(event["threads"] == len(event["cores"]) for event in workers)
+        assert all(event["threads"] == len(event["cores"]) == 1 for event in workers)
+
+    def test_one_worker_computes_on_all_cores(
+        self, spark: SparkSession, engine: str, data: str, tmp_path: Path
+    ) -> None:
+        run = Run(spark, recipe_tree(engine=engine, epochs=1), data, tmp_path / "model")
+        (worker,) = (event for event in run.events if event["event"] == "worker")
+        assert worker["threads"] == len(worker["cores"]) == 2
 
     def test_every_epoch_is_reported_and_kept(self, two_workers: Run) -> None:
         epochs = [event for event in two_workers.events if event["event"] == "epoch"]

@@ -37,6 +37,13 @@ def core_set(cores: Sequence[int], *, local_rank: int, threads: int) -> list[int
     return chosen if len(chosen) == threads else list(cores)
 
 
+def openmp_threads() -> int:
+    """The threads that this process's OpenMP runtimes really take, the largest where several are loaded."""
+    from threadpoolctl import threadpool_info
+
+    return max(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "openmp")
+
+
 def pin_process(*, local_rank: int, threads: int) -> list[int]:
     """Bind this process to its `core_set` and return it.
 

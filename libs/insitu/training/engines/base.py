@@ -17,7 +17,7 @@ Event = dict[str, Any]
 Listener = Callable[[Event], None]
 """Called on the driver with what the workers report while they run; `event["event"]` says which:
 
-worker: `rank`, `host`, `cores` and `threads` of a worker that has started;
+worker: `rank`, `host`, `cores` and OpenMP `threads` of a worker that has loaded its model;
 epoch: a line of the history, as in `TrainingResult.history`.
 """
 

@@ -9,6 +9,7 @@ job's result.
 
 import json
 import logging
+import os
 import socket
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -21,7 +22,7 @@ import fsspec
 from insitu.cluster.executors import executor_cores
 from insitu.cluster.failures import workers_user_errors
 from insitu.cluster.rendezvous import exchange
-from insitu.cluster.threads import pin_process, worker_environment
+from insitu.cluster.threads import openmp_threads, pin_process, worker_environment
 from insitu.errors import UserError
 from insitu.training.engines.base import RESULT, WEIGHTS, Layout, Listener, TrainingJob, TrainingResult, WorkerFailure
 from insitu.training.progress import ProgressServer, Reporter
@@ -53,7 +54,7 @@ class OrcaEngine:
         # Python workers are reused between tasks that have the same environment. The run's name in it
         # gives every run new ones: TensorFlow takes its thread settings once in a process's life.
         environment = context.environment
-        context.environment = environment | worker_environment(layout.threads) | {"INSITU_RUN": uuid4().hex}
+        context.environment = environment | {"INSITU_RUN": uuid4().hex}
         driver = context.getConf().get("spark.driver.host")
         assert driver is not None
         with ProgressServer(driver, listener) as server:
@@ -73,19 +74,20 @@ def _run_worker(tasks: Iterable[int], *, job: TrainingJob, layout: Layout, repor
 
     # A Python worker is killed, not ended: what TensorFlow leaves in its temporary directory goes with the application.
     tempfile.tempdir = SparkFiles.getRootDirectory()
+    # Here and not in Spark's settings: Spark overwrites OMP_NUM_THREADS with `spark.task.cpus` (SPARK-42613).
+    os.environ.update(worker_environment(layout.threads))
     context = BarrierTaskContext.get()
     rank = context.partitionId()
     hosts = [info.address.rpartition(":")[0] for info in context.getTaskInfos()]
     cores = pin_process(local_rank=hosts[:rank].count(hosts[rank]), threads=layout.threads)
-    reporter({"event": "worker", "rank": rank, "host": hosts[rank], "cores": cores, "threads": layout.threads})
     try:
-        _fit(rank, hosts, job, layout, reporter)
+        _fit(rank, hosts, cores, job, layout, reporter)
     except Exception as error:
         raise WorkerFailure(rank, hosts[rank]) from error
     return iter(())
 
 
-def _fit(rank: int, hosts: list[str], job: TrainingJob, layout: Layout, reporter: Reporter) -> None:
+def _fit(rank: int, hosts: list[str], cores: list[int], job: TrainingJob, layout: Layout, reporter: Reporter) -> None:
     from bigdl.orca.learn.tf2.spark_runner import SparkRunner
 
     from insitu.training.callbacks import worker_callbacks
@@ -103,6 +105,7 @@ def _fit(rank: int, hosts: list[str], job: TrainingJob, layout: Layout, reporter
         config={"inter_op_parallelism": 1, "intra_op_parallelism": layout.threads},
         mode="fit",
     )
+    reporter({"event": "worker", "rank": rank, "host": hosts[rank], "cores": cores, "threads": openmp_threads()})
     runner.distributed_train_func(
         lambda *_: distributed_batches(job, layout.threads),
         {"batch_size": job.recipe.training.global_batch},
