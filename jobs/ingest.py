@@ -41,4 +41,5 @@ def main() -> dict[str, Any]:
     return ingest(spark_session("insitu ingest"), label_columns=options.pop("label_column"), **options)
 
 
-run_job("ingest", main)
+if __name__ == "__main__":
+    run_job("ingest", main)

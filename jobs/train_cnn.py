@@ -2,18 +2,19 @@
 
     spark-submit jobs/train_cnn.py --recipe conf/recipes/digits.yaml --data DATASET --output MODEL
 
-The last line of stdout is the summary, one JSON object. `docs` of every key: the recipes themselves.
+The last line of stdout is the summary, one JSON object. Every key of a recipe: libs/insitu/recipe/schema.py.
 """
 
 import argparse
 from typing import Any
 
-from insitu import recipe
 from insitu.cluster.session import spark_session
 from insitu.job import run_job
+from insitu.recipe import load
 
 
 def main() -> dict[str, Any]:
+    """Parse and validate, start Spark, train."""
     parser = argparse.ArgumentParser(prog="train_cnn", description="Train a CNN from Parquet on Spark.")
     parser.add_argument("--recipe", required=True, help="YAML file, such as one of conf/recipes/")
     parser.add_argument("--data", required=True, help="Parquet directory, on any file system that Spark reads")
@@ -22,10 +23,10 @@ def main() -> dict[str, Any]:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe key; may repeat"
     )
     args = parser.parse_args()
-    plan = recipe.load(args.recipe, args.set)
+    recipe = load(args.recipe, args.set)
     from insitu.training.run import train
 
-    return train(spark_session("insitu train_cnn"), plan, data=args.data, output=args.output)
+    return train(spark_session("insitu train_cnn"), recipe, data=args.data, output=args.output)
 
 
 if __name__ == "__main__":

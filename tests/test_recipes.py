@@ -14,6 +14,7 @@ from insitu.data.synthetic import write_xrays
 from insitu.data.xray import CLASSES
 from insitu.errors import UserError
 from insitu.recipe import PlateauDecay, Recipe, load
+from insitu.recipe.schema import SGD
 from insitu.training.prepare import prepare
 from insitu.training.worker import learning_rate
 
@@ -93,7 +94,6 @@ class TestEveryRecipe:
 def test_chexnet_densenet121_is_the_papers() -> None:
     chexnet = recipe("chexnet-densenet121")
     assert (chexnet.model.name, chexnet.data.size) == ("densenet121", (224, 224))
-    assert chexnet.task.classes == CLASSES
     assert chexnet.training.augment.flip
     assert chexnet.training.schedule.decay == PlateauDecay(kind="plateau", factor=0.1, patience_epochs=1)
     for doublings in range(7):
@@ -104,9 +104,9 @@ def test_chexnet_densenet121_is_the_papers() -> None:
 def test_chexnet_vgg16_rate_warms_up_holds_and_decays_as_in_the_paper() -> None:
     vgg = recipe("chexnet-vgg16-large-batch")
     assert (vgg.model.name, vgg.training.optimizer.name, vgg.training.global_batch) == ("vgg16", "adadelta", 8192)
-    assert vgg.task.classes == CLASSES
     found = rates(vgg)
-    assert [found[epoch] for epoch in range(6)] == [0, 0.1, 0.2, 0.3, 0.4, 0.5]
+    warmup_ends = [learning_rate(vgg, STEPS).at((epoch + 1) * STEPS - 1) for epoch in range(5)]
+    assert warmup_ends == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5], rel=1e-12)
     assert {found[epoch] for epoch in range(5, 50)} == {0.5}
     expected = [0.05, 0.005, 0.0005, 0.00005, 0.000005]
     assert [found[epoch] for epoch in range(50, 55)] == pytest.approx(expected, rel=1e-12)
@@ -129,7 +129,6 @@ def test_mammography_takes_the_chest_models_input() -> None:
 
 def test_googlenet_loses_4_percent_every_8_epochs() -> None:
     found = rates(recipe("googlenet", "training.global_batch=32"))
-    assert found[0] == 0.01
     for epoch in range(5, 60):
         assert found[epoch] == pytest.approx(0.01 * 0.96 ** (epoch // 8), rel=1e-12)
     assert rates(recipe("googlenet"))[5] == pytest.approx(0.01 * 1536 / 32)
@@ -138,21 +137,40 @@ def test_googlenet_loses_4_percent_every_8_epochs() -> None:
 @pytest.mark.parametrize(("batch", "peak"), [(256, 0.1), (8192, 3.2)])
 def test_resnet50_follows_goyal_et_al(batch: int, peak: float) -> None:
     resnet = recipe("resnet50", f"training.global_batch={batch}")
-    assert (resnet.training.optimizer.momentum, resnet.training.optimizer.weight_decay) == (0.9, 1e-4)
+    optimizer = SGD(name="sgd", learning_rate=0.1, base_batch=256, momentum=0.9, weight_decay=1e-4)
+    assert resnet.training.optimizer == optimizer
     found = rates(resnet)
-    assert found[0] == 0.1
     assert [found[epoch] for epoch in (5, 29, 30, 59, 60, 79, 80, 89)] == pytest.approx(
         [peak, peak, peak / 10, peak / 10, peak / 100, peak / 100, peak / 1000, peak / 1000], rel=1e-12
     )
-    assert found[1] == pytest.approx(0.1 + (peak - 0.1) / 5)
+
+
+def test_resnet50_warms_up_from_the_rate_of_batch_256() -> None:
+    schedule = learning_rate(recipe("resnet50", "training.global_batch=8192"), STEPS)
+    expected = [0.1 + 3.1 * step / (5 * STEPS) for step in range(1, 5 * STEPS + 1)]
+    assert [schedule.at(step) for step in range(5 * STEPS)] == pytest.approx(expected)
 
 
 def test_mcnn_sees_whole_images_and_scales_its_rate() -> None:
     mcnn = recipe("mcnn")
     assert (mcnn.data.size, mcnn.data.channels) == ((1024, 1280), 3)
-    assert len(mcnn.task.classes or ()) == 13
     fourfold = recipe("mcnn", f"training.global_batch={4 * mcnn.training.global_batch}")
     assert rates(fourfold)[5] == pytest.approx(4 * rates(mcnn)[5])
+
+
+@pytest.mark.parametrize("name", ["chexnet-densenet121", "chexnet-vgg16-large-batch"])
+def test_chexnet_takes_the_classes_of_its_synthetic_dataset(name: str, spark: SparkSession, tmp_path: Path) -> None:
+    data = f"file://{tmp_path}/xrays"
+    write_xrays(spark, data, images=64, size=32, seed=1)
+    assert prepare(spark, recipe(name, "data.size=[32, 32]"), data).class_names == CLASSES
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_classes_are_left_to_the_dataset_and_the_commands_agree(path: Path) -> None:
+    assert load(path).task.classes is None
+    words, data = command(path), re.search(r"--output ([^\s;]+)|insitu data \w+ (\S+)", manual(path))
+    assert data is not None
+    assert words[words.index("--data") + 1] in data.groups()
 
 
 def test_classes_that_the_dataset_has_in_another_order_are_refused(spark: SparkSession, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ PROVENANCE = "provenance.json"
 METRICS = "metrics.json"
 HISTORY = "history.jsonl"
 QUARANTINE = "quarantine.parquet"
+DECODER = "insitu.data.decode.decode"
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a stored image becomes the model's input: the arguments of `insitu.data.decode.decode`."""
+    """How a stored image becomes the model's input: `function`, which is `DECODER`, and its arguments."""
 
     function: str
     size: tuple[int, int]
@@ -169,7 +170,10 @@ def scratch_directory(uri: str) -> Iterator[str]:
     file_system, path = open_filesystem(uri)
     parent, _, name = path.rstrip("/").rpartition("/")
     hidden = f"{parent}/.{name}.run-{uuid4().hex[:8]}"
-    file_system.makedirs(hidden)
+    try:
+        file_system.makedirs(hidden)
+    except OSError as error:
+        raise UserError("--output", f"{parent} cannot be written ({error})", "name a place that can") from None
     try:
         yield file_system.unstrip_protocol(hidden)
     finally:

@@ -32,6 +32,8 @@ def run_job(name: str, main: Callable[[], dict[str, Any]]) -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(_complain(name, "interrupted", code=130))
     except Exception as error:  # the top of a process: everything ends here, with its traceback
+        if "SparkContext was shut down" in str(error):
+            sys.exit(_complain(name, "terminated: Spark was shut down", code=143))
         sys.stderr.write(_spark_failure(error) or traceback.format_exc())
         sys.exit(_complain(name, f"failed: {type(error).__name__}", code=1))
     print(json.dumps(summary), flush=True)

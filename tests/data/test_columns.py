@@ -66,6 +66,22 @@ def test_spark_images_have_one_three_or_four_channels(shape: tuple[int, int, int
         decode(short, size=None, channels=3)
 
 
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        *({"height": None}, {"width": None}, {"nChannels": None}, {"nChannels": 2, "width": 3}),
+        *({"height": -1, "width": -2}, {"height": -1}, {"height": 2**31 - 1, "width": 2**31 - 1}),
+    ],
+    ids=str,
+)
+def test_a_spark_image_of_impossible_sizes_is_no_image(sizes: dict[str, int | None]) -> None:
+    row = {"height": 1, "width": 2, "nChannels": 3, "mode": 16, "data": b"pixels"} | sizes
+    batch = one_column([row], SPARK_IMAGE)
+    (payload,) = find_image(batch.schema, name=None).payloads(batch)
+    with pytest.raises(BadImage):
+        decode(payload, size=None, channels=3)
+
+
 def test_null_images_are_none_in_every_layout() -> None:
     struct = pa.struct({"bytes": pa.binary(), "path": pa.string()})
     for batch in (
@@ -157,12 +173,15 @@ def test_multi_hot_labels_of_petastorm_are_arrays(spark: SparkSession, tmp_path:
         spark.createDataFrame(rows, schema.as_spark_schema()).write.mode("overwrite").parquet(as_uri(tmp_path))
     label = find_label(open_dataset(as_uri(tmp_path)).schema, name=None)
     good = as_npy(np.array([0, 1, 1], np.uint8))
-    batch = one_column([good, as_npz(labels=np.array([1, 0])), good[:-1], None], pa.binary(), "labels")
-    plain, compressed, cut, null = label.read(batch)
+    others = [as_npz(labels=np.array([1, 0])), good[:-1], None, as_npy(np.array(1)), as_npy(np.array(["1"]))]
+    batch = one_column([good, *others], pa.binary(), "labels")
+    plain, compressed, cut, null, scalar, text = label.read(batch)
     assert isinstance(plain, np.ndarray) and plain.tolist() == [0, 1, 1]
     assert isinstance(compressed, np.ndarray) and compressed.tolist() == [1, 0]
     assert isinstance(cut, BadLabel) and str(cut).startswith("label: damaged NumPy array")
     assert isinstance(null, BadLabel) and str(null) == "label is null"
+    assert isinstance(scalar, BadLabel) and str(scalar) == "label: array of int64 [], expected numbers [K]"
+    assert isinstance(text, BadLabel) and str(text) == "label: array of <U1 [1], expected numbers [K]"
 
 
 @pytest.mark.parametrize(

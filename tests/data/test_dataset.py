@@ -37,13 +37,19 @@ def test_one_file_is_a_dataset(tmp_path: Path) -> None:
     assert [group.path for group in dataset.row_groups] == [uri]
 
 
+def test_a_file_of_any_name_is_data_as_in_spark(tmp_path: Path) -> None:
+    """Hive names a table's files 000000_0."""
+    uri = write_table(tmp_path / "000000_0", ROWS)
+    assert [group.path for group in open_dataset(as_uri(tmp_path)).row_groups] == [uri]
+
+
 def test_partition_folders_are_columns_and_hidden_entries_are_no_data(tmp_path: Path) -> None:
     for name in ("split=train/site=a/1.parquet", "split=validation/site=b/1.parquet"):
         write_table(tmp_path / name, ROWS)
     for name in ("_quarantine/1.parquet", "split=train/.hidden.parquet", "_metadata.parquet", ".tmp/1.parquet"):
         write_table(tmp_path / name, {"other": [1]})
     (tmp_path / "_SUCCESS").touch()
-    (tmp_path / "notes.txt").write_text("no Parquet")
+    (tmp_path / "split=train/1.parquet.crc").touch()
     dataset = open_dataset(as_uri(tmp_path))
     partitions = [group.partition for group in dataset.row_groups]
     assert partitions == [{"split": "train", "site": "a"}, {"split": "validation", "site": "b"}]
@@ -88,6 +94,10 @@ def other_columns(folder: Path) -> None:
     write_table(folder / "2.parquet", ROWS | {"label": ["x", "y", "z"]})
 
 
+def nothing(folder: Path) -> None:
+    (folder / "_SUCCESS").touch()
+
+
 def no_parquet(folder: Path) -> None:
     (folder / "labels.csv").write_text("image,label")
 
@@ -99,7 +109,8 @@ def no_parquet(folder: Path) -> None:
         (emptied, "1.parquet is no whole Parquet file"),
         (no_rows, "holds no row; check the job that wrote it"),
         (other_columns, "2.parquet has other columns than .*1.parquet; keep one dataset in one directory"),
-        (no_parquet, "holds no Parquet file; make a dataset with jobs/ingest.py"),
+        (no_parquet, "labels.csv is no whole Parquet file"),
+        (nothing, "holds no Parquet file; make a dataset with jobs/ingest.py"),
         (Path.rmdir, "does not exist; name a Parquet directory or file"),
     ],
 )

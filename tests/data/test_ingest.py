@@ -209,6 +209,7 @@ def test_memory_is_bounded_by_small_batches_and_partitions_that_follow_the_folde
         ({"data": "nowhere"}, "--data: .*nowhere matches no file; name a folder"),
         ({"data": "nowhere/*.png"}, "--data: .* matches no file"),
         ({"holdout": 1.5}, "--holdout: 1.5 is no share between 0 and 1"),
+        ({"max_bad_fraction": 1.0}, r"--max-bad-fraction: 1\.0 is no share in \[0, 1\)"),
         ({"holdout": 1e-6}, "--holdout: the validation split is left without rows"),
         ({"labels": "gone.csv"}, "--labels: .*gone.csv.*; name a CSV file that exists"),
         ({"group_column": "patient"}, "--labels: is missing, though columns of it are named"),

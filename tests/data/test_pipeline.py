@@ -97,10 +97,12 @@ def test_no_image_is_changed_the_same_way_twice(row_groups: list[Rows]) -> None:
 
 def test_validation_batches_are_every_row_of_the_shard_as_stored(row_groups: list[Rows]) -> None:
     plan = plan_of(row_groups)
-    seen = [[int(label) for batch in SOURCE.batches(plan, rank) for label in batch.labels] for rank in range(2)]
+    seen = [
+        [int(label) for batch in SOURCE.validation_batches(plan, rank) for label in batch.labels] for rank in range(2)
+    ]
     assert sorted(seen[0] + seen[1]) == list(range(ROWS))
-    assert [len(batch.images) for batch in SOURCE.batches(plan, 0)] == [4, 4, 4, 4, 3]
-    for batch in SOURCE.batches(plan, 0):
+    assert [len(batch.images) for batch in SOURCE.validation_batches(plan, 0)] == [4, 4, 4, 4, 3]
+    for batch in SOURCE.validation_batches(plan, 0):
         np.testing.assert_array_equal(SOURCE.decode(batch.images)[:, 0, 0, 0], batch.labels)
 
 

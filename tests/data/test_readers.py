@@ -1,8 +1,11 @@
 """The contract that every Parquet reader keeps."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -91,3 +94,24 @@ def test_petastorm_refuses_the_types_it_leaves_out_and_pyarrow_reads_them(tmp_pa
     with pytest.raises(UserError, match=r"data.reader: petastorm cannot read column image .*; set data.reader: pyarr"):
         next(iter(READERS["petastorm"]().batches(path, 0, ["image"])))
     assert [batch.column(0) for batch in READERS["pyarrow"]().batches(path, 0, ["image"])] == [column]
+
+
+READ_AND_PRINT_PEAK_KIB = """
+import re, sys
+from pathlib import Path
+from insitu.data.readers import PyArrowReader
+for batch in PyArrowReader().batches(sys.argv[1], 0, ["image"]):
+    pass
+print(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+"""
+
+
+def test_pyarrows_memory_does_not_grow_with_the_row_group(tmp_path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    peaks_mib = []
+    for row_group_mib in (20, 80):
+        images = [rng.bytes(4096) for _ in range(row_group_mib * 256)]
+        path = write_table(tmp_path / "1.parquet", {"image": images}, row_group_rows=len(images))
+        read = [sys.executable, "-c", READ_AND_PRINT_PEAK_KIB, path]
+        peaks_mib.append(int(subprocess.run(read, capture_output=True, text=True, check=True).stdout) / 1024)
+    assert peaks_mib[1] - peaks_mib[0] < 20, peaks_mib

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
@@ -14,7 +15,8 @@ from insitu.data.columns import find_image, find_label
 from insitu.data.dataset import open_dataset
 from insitu.data.plan import Rows
 from insitu.data.readers import BATCH_ROWS
-from insitu.data.scan import Scan, SplitRule, scan
+from insitu.data.scan import MAX_BAD_RECORDS, Scan, SplitRule, scan
+from insitu.errors import UserError
 
 BY_COLUMN = SplitRule("split", 0.5, 1)
 
@@ -131,8 +133,25 @@ def test_multi_hot_labels_are_tallied_by_class_and_width(run: Scanner, tmp_path:
     assert (tally.rows, tally.values, tally.widths) == (4, Counter({1: 3, 0: 1}), Counter({3: 3, 2: 1}))
 
 
-def test_the_flags_are_those_of_the_workers_cpus(run: Scanner, tmp_path: Path) -> None:
-    from insitu.cluster.cpu import cpu_flags
+def test_all_bad_rows_are_counted_and_the_first_of_each_row_group_named(run: Scanner, tmp_path: Path) -> None:
+    rows = MAX_BAD_RECORDS + 5
+    write_table(tmp_path / "1.parquet", {"image": [b""] * 2 * rows, "label": [0] * 2 * rows}, row_group_rows=rows)
+    found = run(tmp_path, split=SplitRule(None, 0.5, 1))
+    assert found.bad_rows == 2 * rows
+    named = [(row.row_group, row.row) for row in found.bad]
+    assert named == [(group, row) for group in range(2) for row in range(MAX_BAD_RECORDS)]
 
-    write_table(tmp_path / "1.parquet", numbered(0, 4), row_group_rows=2)
-    assert run(tmp_path, split=SplitRule(None, 0.5, 1)).cpu_flags == cpu_flags()
+
+@pytest.mark.filterwarnings("ignore::FutureWarning:petastorm", "ignore::DeprecationWarning:petastorm")
+@pytest.mark.parametrize("reader", ["pyarrow", "petastorm"])
+def test_a_damaged_page_is_the_users_to_mend(run: Scanner, tmp_path: Path, reader: str) -> None:
+    file = tmp_path / "1.parquet"
+    images = [encode(picture(n, shape=(40, 40, 3))) for n in range(20)]
+    uri = write_table(file, {"image": images, "label": list(range(20))}, row_group_rows=10)
+    page = pq.read_metadata(file).row_group(1).column(0).dictionary_page_offset
+    content = file.read_bytes()
+    file.write_bytes(content[:page] + b"\xff" * 4096 + content[page + 4096 :])
+    message = rf"^--data: {uri} row group 1 cannot be read \(.+\); write it again or take it away$"
+    with pytest.raises(UserError, match=message) as error:
+        run(tmp_path, split=SplitRule(None, 0.5, 1), reader=reader)
+    assert "\n" not in str(error.value)

@@ -111,6 +111,32 @@ def test_no_more_than_a_window_and_a_record_batch_are_held(tmp_path: Path) -> No
     assert reader.rows == 900
 
 
+class TableReader:
+    """Gives a table that is in memory already."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+
+    def batches(self, path: str, row_group: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        yield from self._table.select(columns).to_batches(32)
+
+
+def test_memory_holds_two_windows_at_the_most() -> None:
+    rows, image_bytes, window_rows = 320, 2**15, 64
+    table = pa.table({"image": [bytes(image_bytes)] * rows, "label": list(range(rows))})
+    plan = plan_of([Rows("table", 0, np.arange(rows, dtype=np.int32))], workers=1, window_rows=window_rows)
+    usual = pa.default_memory_pool()
+    pool = pa.proxy_memory_pool(usual)
+    pa.set_memory_pool(pool)
+    try:
+        windows = plan.epoch(0, 0)
+        batches = stream_batches(windows, reader=TableReader(table), image=IMAGE, label=LABEL, batch_rows=5)
+        assert sum(len(batch.images) for batch in batches) == rows
+    finally:
+        pa.set_memory_pool(usual)
+    assert 1 < pool.max_memory() / (window_rows * image_bytes) < 2.2
+
+
 def test_a_label_that_went_bad_since_the_scan_stops_the_run(tmp_path: Path) -> None:
     path = write_table(tmp_path / "1.parquet", {"image": [b"x"] * 4, "label": [1, None, 1, 1]})
     plan = plan_of([Rows(path, 0, np.arange(4, dtype=np.int32))], workers=1)

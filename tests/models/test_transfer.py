@@ -16,7 +16,7 @@ def squeezenet(*, channels: int = 1, outputs: int = 2) -> keras.Model:
 def test_copies_everything_but_the_head() -> None:
     model, source = squeezenet(outputs=2), squeezenet(outputs=14)
     head = model.get_layer("head").get_weights()
-    assert start_from(model, source) == len(source.weights) - 2
+    start_from(model, source)
     for ours, theirs in zip(model.weights[:-2], source.weights[:-2], strict=True):
         np.testing.assert_array_equal(ours, theirs)
     for after, before in zip(model.get_layer("head").get_weights(), head, strict=True):

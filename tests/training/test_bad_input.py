@@ -38,6 +38,11 @@ CASES: dict[str, tuple[Rows, dict[str, Any], str]] = {
         _with("data", image_column="images"),
         r"data\.image_column: .* no column images; did you mean image\?",
     ),
+    "labels that are ids": (
+        changed(digit_rows(), "label", lambda i, v: 3_000_000_000 + i),
+        recipe_tree(),
+        r"data\.label_column: label would make 3000000064 classes, more than 10000: is it an id\?; ",
+    ),
     "id column missing": (digit_rows(), _with("data", id_column="idd"), r"data\.id_column: .* did you mean id\?"),
     "split column missing": (
         digit_rows(),
@@ -101,7 +106,7 @@ CASES: dict[str, tuple[Rows, dict[str, Any], str]] = {
     ),
     "more workers than cores": (
         digit_rows(),
-        _with("training", workers=3),
+        _with("training", workers=3, global_batch=33),
         r"training\.workers: 3 workers do not fit 1 executors of 2 cores; ",
     ),
     "input too small": (digit_rows(), _with("data", size=[8, 8]), r"data\.size: 8x8 is too small for squeezenet; "),
@@ -120,6 +125,13 @@ def test_mistake_is_named_with_its_mend(spark: SparkSession, tmp_path: Path, cas
     with pytest.raises(UserError, match=message):
         _train(spark, tmp_path, rows, tree)
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_output_that_cannot_be_written(spark: SparkSession, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    data = write_rows(tmp_path / "data", digit_rows())
+    with pytest.raises(UserError, match=r"--output: .*/file cannot be written .*; name a place that can"):
+        insitu.train(spark, parse(recipe_tree()), data=data, output=str(tmp_path / "file/model"))
 
 
 def test_output_that_exists_is_left_alone(spark: SparkSession, tmp_path: Path) -> None:

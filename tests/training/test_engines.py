@@ -27,6 +27,13 @@ class Run:
         self.output = str(output)
         self.summary = insitu.train(spark, parse(tree), data=data, output=self.output, listener=self.events.append)
 
+    def scores_loss(self) -> float:
+        """The published model's own loss on the validation rows."""
+        trained, rows = insitu.load(self.output), digit_rows()
+        images = np.stack([trained.preprocess(image) for image in rows["image"][-VALIDATION:]])
+        scores = trained.model.predict(images, verbose=0)
+        return float(-np.log(scores[np.arange(VALIDATION), rows["label"][-VALIDATION:]]).mean())
+
     def weights(self) -> list[np.ndarray]:
         return insitu.load(self.output).model.get_weights()
 
@@ -86,10 +93,10 @@ class TestEngine:
     def test_gradient_of_two_workers_is_that_of_one_big_batch(
         self, spark: SparkSession, engine: str, data: str, tmp_path: Path
     ) -> None:
-        """One step of plain SGD on all rows: the weights differ as the averaged gradients do."""
+        """One step of plain SGD at rate 1 on all rows: the weights differ as the averaged gradients do."""
         runs = []
         for workers in (1, 2):
-            sgd = {"name": "sgd", "learning_rate": 0.1, "momentum": 0.0}
+            sgd = {"name": "sgd", "learning_rate": 1.0, "momentum": 0.0}
             tree = recipe_tree(engine=engine, workers=workers, epochs=1, global_batch=64, optimizer=sgd)
             tree["model"]["name"] = "vgg16"
             runs.append(Run(spark, tree, data, tmp_path / f"model-{workers}"))
@@ -130,6 +137,16 @@ class TestEngine:
         history = [json.loads(line) for line in (tmp_path / "model/history.jsonl").read_text().splitlines()]
         assert len(history) == run.summary["epochs"] == 2
         assert run.summary["metrics"] == history[0]["validation"]
+
+    def test_early_stopping_that_never_stops_keeps_the_best_epoch_too(
+        self, spark: SparkSession, engine: str, data: str, tmp_path: Path
+    ) -> None:
+        stop = {"patience_epochs": 9, "min_delta": 100.0}
+        run = Run(spark, recipe_tree(engine=engine, epochs=2, early_stopping=stop), data, tmp_path / "model")
+        history = [json.loads(line) for line in (tmp_path / "model/history.jsonl").read_text().splitlines()]
+        assert len(history) == 2
+        assert run.summary["metrics"] == history[0]["validation"]
+        assert run.scores_loss() == pytest.approx(history[0]["validation"]["loss"], rel=1e-4)
 
     def test_divergence_is_the_users_to_mend(self, spark: SparkSession, engine: str, data: str, tmp_path: Path) -> None:
         sgd = {"name": "sgd", "learning_rate": 1e30}

@@ -4,6 +4,7 @@ Legend: B rows of a batch, K classes, H, W height and width.
 """
 
 import io
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -161,8 +162,8 @@ def _npy_from_spark_image(row: dict | None) -> bytes | None:
     if row is None or not row["data"]:
         return None
     shape = (row["height"], row["width"], row["nChannels"])
-    if len(row["data"]) != np.prod(shape):
-        return row["data"]
+    if any(side is None or side < 0 for side in shape) or len(row["data"]) != math.prod(shape):
+        return row["data"]  # raw pixels, which `decode` refuses
     pixels = np.frombuffer(row["data"], np.uint8).reshape(shape)
     if shape[2] >= 3:
         pixels = pixels[:, :, [2, 1, 0, *range(3, shape[2])]]
@@ -204,16 +205,19 @@ def _multi_hot(value: object) -> np.ndarray:
     if value is None or any(entry is None for entry in value):  # type: ignore[attr-defined]
         raise BadLabel("label is null")
     array = np.asarray(value, np.float32)
-    if array.ndim != 1 or not np.isin(array, (0, 1)).all():
+    if not np.isin(array, (0, 1)).all():
         raise BadLabel(f"label {value} is no list of 0 and 1")
     return array
 
 
 def _array(payload: bytes) -> np.ndarray:
     try:
-        return load_array(payload)
+        array = load_array(payload)
     except BadImage as error:
         raise BadLabel(f"label: {error}") from None
+    if array.ndim != 1 or array.dtype.kind not in "biuf":
+        raise BadLabel(f"label: array of {array.dtype} {list(array.shape)}, expected numbers [K]")
+    return array
 
 
 def _mask(value: object) -> np.ndarray:

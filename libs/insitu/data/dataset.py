@@ -38,7 +38,9 @@ class Dataset:
         uri: where it is.
         schema: the columns, with petastorm's metadata where there is some.
         row_groups: in file order.
-        fingerprint: hex SHA-256 of the files' names, sizes and row counts.
+        fingerprint: hex SHA-256 of what the footers say: each file's path within the dataset, its
+            rows and its footer's bytes, and each row group's rows and bytes as stored. No value is
+            hashed, so a change that keeps all of these is not seen.
     """
 
     uri: str
@@ -77,7 +79,8 @@ class Dataset:
 def open_dataset(uri: str) -> Dataset:
     """Read the footers of a Parquet directory or file.
 
-    Files whose names or folders begin with `_` or `.` are not data, as in Spark.
+    Every file is data whatever its name, as in Spark (Hive calls them 000000_0), but for files
+    and folders whose names begin with `_` or `.`, and Hadoop's `*.crc`.
 
     Raises:
         UserError: nothing there, no Parquet file, a damaged file, files of different schemas, no row.
@@ -105,9 +108,7 @@ def open_dataset(uri: str) -> Dataset:
 
 def _is_data(relative: str) -> bool:
     parts = [part for part in relative.split("/") if part]
-    return all(part[0] not in "_." for part in parts) and (
-        not parts or parts[-1].endswith((".parquet", ".parq", ".pq"))
-    )
+    return all(part[0] not in "_." for part in parts) and not relative.endswith(".crc")
 
 
 def _footer(file_system: Any, path: str) -> pq.FileMetaData:

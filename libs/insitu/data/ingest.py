@@ -51,7 +51,7 @@ def ingest(
         holdout: expected share, in (0, 1), of the groups (without `group_column`, of the files)
             in `validation`.
         seed: of order and split.
-        max_bad_fraction: the largest share of quarantined files that still lets the data set appear.
+        max_bad_fraction: the largest share, in [0, 1), of quarantined files that still lets the data set appear.
 
     Returns:
         `output`, `rows`, `classes`, `train` and `validation` rows, `quarantined`, `files`,
@@ -62,6 +62,8 @@ def ingest(
     """
     started = time.monotonic()
     check_holdout(holdout)
+    if not 0 <= max_bad_fraction < 1:
+        raise UserError("--max-bad-fraction", f"{max_bad_fraction} is no share in [0, 1)", "give a share such as 0.01")
     if labels is None and (image_column or label_columns or group_column):
         raise UserError("--labels", "is missing, though columns of it are named", "name the CSV file")
     with publishing(spark, "--output", output) as partial, small_batches(spark):

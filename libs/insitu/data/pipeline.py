@@ -46,8 +46,8 @@ class Source:
         """uint8 [B, h, w, C]."""
         return np.stack([decode(payload, size=self.size, channels=self.channels) for payload in images])
 
-    def batches(self, plan: ShardPlan, rank: int) -> Iterator[Batch]:
-        """A worker's rows as they are stored, for validation; the last batch may be smaller."""
+    def validation_batches(self, plan: ShardPlan, rank: int) -> Iterator[Batch]:
+        """A worker's rows as they are stored; the last batch may be smaller."""
         return self._stream(plan.in_order(rank), plan.local_batch)
 
     def _stream(self, windows: Any, batch_rows: int) -> Iterator[Batch]:
@@ -99,6 +99,37 @@ def training_dataset(
             tf.TensorSpec([size], tf.string),
             tf.TensorSpec([size, *source.label_shape], source.label_dtype),
             tf.TensorSpec([2], tf.int64),
+        ),
+    )
+    return encoded.map(prepare, num_parallel_calls=threads, deterministic=True).prefetch(2)
+
+
+def validation_dataset(source: Source, plan: ShardPlan, *, rank: int, threads: int) -> "tf.data.Dataset":
+    """One worker's validation batches, each row once, in stored order.
+
+    Args:
+        source, plan: the rows.
+        rank: the worker's.
+        threads: batches decoded at once.
+
+    Returns:
+        a dataset of (uint8 [B, h, w, C], `source.label_dtype` [B, *label_shape]); the last batch may be smaller.
+    """
+    import tensorflow as tf
+
+    def generate() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for batch in source.validation_batches(plan, rank):
+            yield np.array(batch.images, object), batch.labels.astype(source.label_dtype)
+
+    def prepare(images: "tf.Tensor", labels: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
+        pixels = tf.numpy_function(source.decode, [images], tf.uint8, stateful=False)
+        return tf.ensure_shape(pixels, [None, *source.size, source.channels]), labels
+
+    encoded = tf.data.Dataset.from_generator(
+        generate,
+        output_signature=(
+            tf.TensorSpec([None], tf.string),
+            tf.TensorSpec([None, *source.label_shape], source.label_dtype),
         ),
     )
     return encoded.map(prepare, num_parallel_calls=threads, deterministic=True).prefetch(2)

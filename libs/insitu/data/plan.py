@@ -8,6 +8,7 @@ function of (seed, epoch), so a run that stops at a step can go on at that step.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -66,7 +67,7 @@ class ShardPlan:
     def workers(self) -> int:
         return len(self.shards)
 
-    @property
+    @cached_property
     def rows(self) -> int:
         return sum(len(piece) for shard in self.shards for piece in shard)
 

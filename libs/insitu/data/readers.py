@@ -16,6 +16,7 @@ from insitu.cluster.filesystem import open_filesystem
 from insitu.errors import UserError
 
 BATCH_ROWS = 256
+_BUFFER_BYTES = 2**20
 _MEND = "set data.reader: pyarrow"
 # petastorm.unischema leaves columns of other types out without a word.
 _PETASTORM_TYPES = {
@@ -42,16 +43,23 @@ class Reader(Protocol):
 
 
 class PyArrowReader:
-    """The default: Arrow's own Parquet reader."""
+    """The default: Arrow's own Parquet reader.
+
+    Memory holds a record batch, and of each column a page and a read buffer: without a buffer
+    size, Arrow reads a whole column chunk before its first row.
+    """
 
     def batches(self, path: str, row_group: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         file_system, local = open_filesystem(path)
-        with file_system.open(local, "rb") as source, pq.ParquetFile(source) as file:
+        with (
+            file_system.open(local, "rb") as source,
+            pq.ParquetFile(source, buffer_size=_BUFFER_BYTES, pre_buffer=False) as file,
+        ):
             yield from file.iter_batches(BATCH_ROWS, row_groups=[row_group], columns=list(columns), use_threads=False)
 
 
 class PetastormReader:
-    """Petastorm's batch reader, a row group at a time.
+    """Petastorm's batch reader, a row group at a time; memory holds the whole row group.
 
     Petastorm has no call for "this row group"; sharding a file into as many shards as it has row
     groups selects one. It reads scalars, binary and plain lists, but no structs (Spark's `image`

@@ -7,24 +7,25 @@ that can be trained on and every worker makes the same number of steps.
 
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
-from insitu.cluster.cpu import cpu_flags
 from insitu.cluster.failures import workers_user_errors
 from insitu.data.columns import BadLabel, ImageColumn, LabelColumn, LabelForm
 from insitu.data.dataset import Dataset, RowGroup
 from insitu.data.decode import BadImage, decode
 from insitu.data.plan import Rows
 from insitu.data.readers import READERS
+from insitu.errors import UserError
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+MAX_BAD_RECORDS = 1000
 SPLITS = ("train", "validation")
 _UNUSED = len(SPLITS)
 _BAD = _UNUSED + 1
@@ -94,16 +95,16 @@ class Scan:
     Attributes:
         rows: good rows by split, an entry a row group.
         labels: label counts by split.
-        bad: the rows that cannot be trained on.
+        bad_rows: how many rows cannot be trained on.
+        bad: the first `MAX_BAD_RECORDS` of them of each row group.
         unused: rows whose split is neither train nor validation.
-        cpu_flags: flags that every worker's CPU has.
     """
 
     rows: dict[str, list[Rows]]
     labels: dict[str, LabelTally]
+    bad_rows: int
     bad: list[BadRow]
     unused: int
-    cpu_flags: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -116,26 +117,38 @@ class _Scanner:
     id_column: str | None
     split: SplitRule
 
-    def __call__(
-        self, group: RowGroup
-    ) -> tuple[RowGroup, np.ndarray, list[BadRow], dict[str, LabelTally], frozenset[str]]:
+    def __call__(self, group: RowGroup) -> tuple[RowGroup, np.ndarray, list[BadRow], dict[str, LabelTally]]:
         codes: list[np.ndarray] = []
         bad: list[BadRow] = []
         tallies = {name: LabelTally() for name in SPLITS}
         whole = self.split.assign(group, self._partition_values(group)) if not self._split_in_file(group) else None
         start = 0
-        for batch in READERS[self.reader]().batches(group.path, group.index, self._columns(group)):
+        for batch in self._batches(group):
             part = self._batch_splits(group, batch) if whole is None else whole[start : start + batch.num_rows]
             part = part.copy()
             for i, fault, label in self._check(batch):
                 if fault:
                     part[i] = _BAD
-                    bad.append(BadRow(self._row_id(group, batch, start, i), group.path, group.index, start + i, fault))
+                    if len(bad) < MAX_BAD_RECORDS:
+                        row_id = self._row_id(group, batch, start, i)
+                        bad.append(BadRow(row_id, group.path, group.index, start + i, fault))
                 elif part[i] < _UNUSED:
                     tallies[SPLITS[part[i]]].count(self.label.form, label)
             codes.append(part)
             start += batch.num_rows
-        return group, np.concatenate(codes or [np.empty(0, np.uint8)]), bad, tallies, cpu_flags()
+        return group, np.concatenate(codes or [np.empty(0, np.uint8)]), bad, tallies
+
+    def _batches(self, group: RowGroup) -> Iterator[pa.RecordBatch]:
+        """The row group's record batches; pages that are damaged behind a whole footer are the user's to mend."""
+        try:
+            yield from READERS[self.reader]().batches(group.path, group.index, self._columns(group))
+        except (pa.ArrowException, OSError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(
+                "--data",
+                f"{group.path} row group {group.index} cannot be read ({reason})",
+                "write it again or take it away",
+            ) from None
 
     def _columns(self, group: RowGroup) -> list[str]:
         extra = [self.id_column, self.split.column if self._split_in_file(group) else None]
@@ -188,6 +201,9 @@ def scan(
         image, label: the columns.
         id_column: names bad rows; None names them by their place.
         split: which rows train and which validate.
+
+    Raises:
+        UserError: a row group whose pages are damaged, or a column that the reader does not take.
     """
     context = spark.sparkContext
     partitions = min(len(dataset.row_groups), _TASKS_PER_CORE * context.defaultParallelism)
@@ -197,10 +213,10 @@ def scan(
     rows: dict[str, list[Rows]] = {name: [] for name in SPLITS}
     labels = {name: LabelTally() for name in SPLITS}
     bad: list[BadRow] = []
-    for group, codes, group_bad, tallies, _ in found:
+    for group, codes, group_bad, tallies in found:
         bad += group_bad
         for code, name in enumerate(SPLITS):
             rows[name].append(Rows(group.path, group.index, np.flatnonzero(codes == code).astype(np.int32)))
             labels[name].add(tallies[name])
-    unused = sum(int((codes == _UNUSED).sum()) for _, codes, *_ in found)
-    return Scan(rows, labels, bad, unused, frozenset.intersection(*(flags for *_, flags in found)))
+    bad_rows, unused = (sum(int((codes == code).sum()) for _, codes, *_ in found) for code in (_BAD, _UNUSED))
+    return Scan(rows, labels, bad_rows, bad, unused)

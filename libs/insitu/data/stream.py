@@ -1,6 +1,7 @@
 """A worker's rows as batches, in the order of its shard plan.
 
-Memory holds one window of encoded rows and the record batch being read.
+Memory holds a window of encoded rows, twice for a moment when it has been read, beside a batch
+and what the reader holds.
 """
 
 from collections.abc import Iterator, Sequence
@@ -76,21 +77,23 @@ def stream_batches(
         BadLabel: a label that was readable when the dataset was scanned no longer is.
     """
     cursor = RowGroupCursor(reader, [image.name, label.name])
-    rest: pa.Table | None = None
+    parts: list[pa.Table] = []
+    missing = batch_rows
     for window in windows:
         table = pa.concat_tables([cursor.take(piece) for piece in window.pieces]).combine_chunks()
-        table = table.take(pa.array(window.order))
-        table = table if rest is None else pa.concat_tables([rest, table])
-        full = table.num_rows - table.num_rows % batch_rows
-        for start in range(0, full, batch_rows):
-            yield _batch(table.slice(start, batch_rows), image, label)
-        rest = table.slice(full)
-    if rest is not None and rest.num_rows:
-        yield _batch(rest, image, label)
+        for order in np.split(window.order, range(missing, len(window.order), batch_rows)):
+            parts.append(table.take(pa.array(order)))
+            missing -= len(order)
+            if not missing:
+                yield _batch(parts, image, label)
+                parts, missing = [], batch_rows
+        del table  # before the next window is read
+    if parts:
+        yield _batch(parts, image, label)
 
 
-def _batch(table: pa.Table, image: ImageColumn, label: LabelColumn) -> Batch:
-    record_batch = table.combine_chunks().to_batches()[0]
+def _batch(parts: Sequence[pa.Table], image: ImageColumn, label: LabelColumn) -> Batch:
+    record_batch = pa.concat_tables(parts).combine_chunks().to_batches()[0]
     images = [payload or b"" for payload in image.payloads(record_batch)]
     return Batch(images, np.stack([_good(value) for value in label.read(record_batch)]))
 

@@ -9,7 +9,8 @@ from insitu.models.layers import conv_relu
 def trunk(inputs: tf.Tensor) -> tf.Tensor:
     """float [B, H, W, C], H and W at least 31 → averaged features [B, 512]; 722 496 parameters at C = 3.
 
-    The shared dense head stands for the 1x1 convolution to the classes: the two commute with the average.
+    Departs from the paper: a dense head on the averaged features stands for conv10, a 1x1 convolution to the
+    classes with a ReLU, averaged afterwards. Without that ReLU the two would be equal.
     """
     x = conv_relu(inputs, 64, 3, strides=2, padding="valid", name="conv1")
     x = keras.layers.MaxPooling2D(3, strides=2, name="pool1")(x)

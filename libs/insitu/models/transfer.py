@@ -11,15 +11,12 @@ if TYPE_CHECKING:
     from tensorflow import keras
 
 
-def start_from(model: keras.Model, source: keras.Model) -> int:
+def start_from(model: keras.Model, source: keras.Model) -> None:
     """Copy every weight but the head's from a trained model of the same topology.
 
     Args:
         model: a built model; its weights are replaced, its head stays as it is.
         source: the trained model, with any number of outputs.
-
-    Returns:
-        The number of tensors copied.
 
     Raises:
         UserError: `model.init`, naming the first weight that differs in name or shape; nothing is copied.
@@ -34,7 +31,6 @@ def start_from(model: keras.Model, source: keras.Model) -> int:
             )
     for name, variable in ours.items():
         variable.assign(theirs[name])
-    return len(ours)
 
 
 def set_trunk_trainable(model: keras.Model, trainable: bool) -> None:

@@ -1,10 +1,11 @@
 """The typed recipe: the only place that knows configuration keys.
 
-A recipe is one YAML file. Unknown keys are refused with the nearest known one, every mistake is
-reported at once, and units live in the key names (`_epochs`, `_mib`, `_degrees`).
+A recipe is one YAML file. Unknown keys are refused with the nearest known one, all wrong keys and
+values of a readable recipe are reported at once, and units live in the key names (`_epochs`,
+`_mib`, `_degrees`). What needs the data or the model is checked later, by who has them.
 """
 
 from insitu.recipe.reading import load, parse
-from insitu.recipe.schema import EpochDecay, Optimizer, PlateauDecay, Recipe, StepDecay
+from insitu.recipe.schema import EpochDecay, PlateauDecay, Recipe, StepDecay
 
-__all__ = ["EpochDecay", "Optimizer", "PlateauDecay", "Recipe", "StepDecay", "load", "parse"]
+__all__ = ["EpochDecay", "PlateauDecay", "Recipe", "StepDecay", "load", "parse"]

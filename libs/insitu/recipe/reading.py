@@ -1,12 +1,13 @@
 """A recipe out of its YAML file and the overrides, every mistake explained."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from insitu.errors import UserError
 from insitu.recipe.schema import Recipe
@@ -44,7 +45,7 @@ def parse(tree: dict[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        mistakes = [_explain(tuple(item["loc"]), item) for item in error.errors()]
+        mistakes = [_explain(item) for item in error.errors()]
         setting, problem, mend = mistakes[0]
         more = "".join(f" | {s}: {p}; {m}" for s, p, m in mistakes[1:])
         raise UserError(setting, problem, mend + more) from None
@@ -68,31 +69,40 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         raise UserError("--set", f"{key}: {value!r} is not a YAML value", "quote it") from None
 
 
-_DECAY = ("training", "schedule", "decay")
-
-
-def _explain(loc: tuple[int | str, ...], item: Any) -> tuple[str, str, str]:
-    if loc[:3] == _DECAY:
-        loc = loc[:3] + loc[4:]  # pydantic puts the decay's kind, which is no key, into the path
-    path = list(map(str, loc))
-    setting = ".".join(path) or "recipe"
+def _explain(item: ErrorDetails) -> tuple[str, str, str]:
+    keys, known = _locate(Recipe, list(map(str, item["loc"])))
+    setting, context = ".".join(keys), item.get("ctx", {})
     if item["type"] == "extra_forbidden":
-        known = _known_keys(path[:-1])
-        near = get_close_matches(path[-1], known, n=1, cutoff=0.4)
-        mend = f"did you mean {near[0]}?" if near else f"the keys here are {', '.join(known)}"
-        return setting, "unknown key", mend
-    if item["type"] == "missing":
+        near = get_close_matches(keys[-1], known, n=1, cutoff=0.4)
+        return setting, "unknown key", f"did you mean {near[0]}?" if near else f"the keys here are {', '.join(known)}"
+    if item["type"].startswith("union_tag"):
+        setting += "." + context["discriminator"].strip("'")
+    if item["type"] in ("missing", "union_tag_not_found"):
         return setting, "is missing", "set it in the recipe or with --set"
-    if item["type"] == "value_error":
-        return setting, str(item["ctx"]["error"]), "mend the recipe or the --set"
-    return setting, f"{item['msg'][0].lower() + item['msg'][1:]}, got {item['input']!r}", "mend the recipe or the --set"
+    if item["type"] == "union_tag_invalid":
+        problem = f"expected one of {context['expected_tags']}, got {context['tag']!r}"
+    elif item["type"] == "value_error":
+        problem = str(context["error"])
+    else:
+        problem = f"{item['msg'][0].lower() + item['msg'][1:]}, got {item['input']!r}"
+    return setting, problem, "mend the recipe or the --set"
 
 
-def _known_keys(path: Iterable[str]) -> list[str]:
-    """The keys of the section that `path` names, those of every decay where it is a decay."""
-    sections: list[type[BaseModel]] = [Recipe]
-    for name in path:
-        annotations = [cls.model_fields[name].annotation for cls in sections if name in cls.model_fields]
-        parts = [part for a in annotations for part in (get_args(a) or (a,))]
-        sections = [p for p in parts if isinstance(p, type) and issubclass(p, BaseModel)]
-    return sorted({key for cls in sections for key in cls.model_fields})
+def _locate(section: type[BaseModel], loc: list[str]) -> tuple[list[str], list[str]]:
+    """The keys of a pydantic `loc` below `section`, and all keys of the innermost section there.
+
+    Below a union's key pydantic puts the tag of the variant, such as `adam`, which is no key.
+    """
+    key, *inner = loc
+    field = section.model_fields.get(key)
+    if field is None or not inner:
+        return loc, sorted(section.model_fields)
+    parts = get_args(field.annotation) or (field.annotation,)
+    sections = [part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)]
+    if field.discriminator is not None:
+        tag, *inner = inner
+        sections = [s for s in sections if tag in get_args(s.model_fields[str(field.discriminator)].annotation)]
+    if not sections or not inner:
+        return [key, *inner], sorted(section.model_fields)
+    keys, known = _locate(sections[0], inner)
+    return [key, *keys], known

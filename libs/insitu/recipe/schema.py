@@ -1,11 +1,12 @@
 """The recipe's sections and keys, with their types, bounds and defaults."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+NotNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 PositiveInt = Annotated[int, Field(gt=0)]
 
@@ -59,27 +60,48 @@ class Model(Section):
     init: str | None = None
     """A model directory to take the trunk's weights from; the head is always new."""
     freeze_trunk_epochs: Annotated[int, Field(ge=0)] = 0
-    """Epochs that train the head alone."""
+    """Epochs that train the head alone, on the trunk of `init`."""
+
+    @field_validator("freeze_trunk_epochs")
+    @classmethod
+    def _of_a_trained_trunk(cls, epochs: int, info: ValidationInfo) -> int:
+        if epochs and info.data.get("init", "wrong itself") is None:
+            raise ValueError(f"{epochs} would freeze a random trunk: set model.init too, or leave this at 0")
+        return epochs
 
 
 class Optimizer(Section):
     """The optimiser and its learning rate at `base_batch`."""
 
-    name: Literal["adam", "sgd", "adadelta", "lars"]
+    name: str
     learning_rate: Positive
     base_batch: PositiveInt | None = None
     """The global batch that `learning_rate` is for: the rate grows linearly with the global batch."""
-    momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
-    weight_decay: Annotated[float, Field(ge=0)] | None = None
-    trust_coefficient: Positive | None = None
 
-    @model_validator(mode="after")
-    def _only_its_own(self) -> Self:
-        own = {"sgd": {"momentum", "weight_decay"}, "lars": {"momentum", "weight_decay", "trust_coefficient"}}
-        for key in ("momentum", "weight_decay", "trust_coefficient"):
-            if getattr(self, key) is not None and key not in own.get(self.name, set()):
-                raise ValueError(f"{self.name} has no {key}")
-        return self
+
+class Adam(Optimizer):
+    name: Literal["adam"]
+
+
+class AdaDelta(Optimizer):
+    name: Literal["adadelta"]
+
+
+class SGD(Optimizer):
+    """Momentum SGD; the weight decay is added to the gradient."""
+
+    name: Literal["sgd"]
+    momentum: Fraction = 0.9
+    weight_decay: NotNegative = 0
+
+
+class LARS(Optimizer):
+    """Momentum SGD with a rate for each layer, for large batches."""
+
+    name: Literal["lars"]
+    momentum: Fraction = 0.9
+    weight_decay: NotNegative = 0
+    trust_coefficient: Positive = 1e-3
 
 
 class Constant(Section):
@@ -108,13 +130,13 @@ class PlateauDecay(Section):
     kind: Literal["plateau"]
     factor: Fraction = 0.1
     patience_epochs: PositiveInt = 1
-    min_delta: Annotated[float, Field(ge=0)] = 1e-4
+    min_delta: NotNegative = 1e-4
 
 
 class Schedule(Section):
     """The learning rate over the run: a linear warmup, then a decay."""
 
-    warmup_epochs: Annotated[float, Field(ge=0)] = 0
+    warmup_epochs: NotNegative = 0
     decay: Constant | StepDecay | EpochDecay | PlateauDecay = Field(default=Constant(), discriminator="kind")
 
 
@@ -136,7 +158,7 @@ class EarlyStopping(Section):
     """Stop when the validation loss has not fallen for `patience_epochs`; the best epoch's weights are kept."""
 
     patience_epochs: PositiveInt
-    min_delta: Annotated[float, Field(ge=0)] = 0
+    min_delta: NotNegative = 0
 
 
 class Training(Section):
@@ -150,7 +172,7 @@ class Training(Section):
     """Images in one step over all workers."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto takes bf16 where every worker's CPU has AMX or AVX512_BF16; outputs are fp32 in either."""
-    optimizer: Optimizer
+    optimizer: Adam | SGD | AdaDelta | LARS = Field(discriminator="name")
     schedule: Schedule = Schedule()
     augment: Augment = Augment()
     class_weight: Literal["none", "balanced"] = "none"

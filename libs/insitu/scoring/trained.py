@@ -7,6 +7,7 @@ import numpy as np
 
 from insitu import artifact
 from insitu.data.decode import decode
+from insitu.errors import UserError
 
 if TYPE_CHECKING:
     import keras
@@ -37,8 +38,14 @@ def load(directory: str) -> TrainedModel:
         directory: path or URI.
 
     Raises:
-        UserError: no model directory, or a file that is not what was written.
+        UserError: no model directory, a file that is not what was written, or a preprocessing that
+            this version does not have.
     """
     with artifact.verified(directory, setting="directory") as local:
         signature = artifact.Signature.from_json(artifact.read_json(local / artifact.SIGNATURE))
+        if signature.preprocessing.function != artifact.DECODER:
+            function = signature.preprocessing.function
+            raise UserError(
+                "directory", f"preprocessing is {function}, unknown here", "use the version that made it"
+            )
         return TrainedModel(artifact.load_keras(local), signature)

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from insitu.artifact import upload
+from insitu.data.pipeline import validation_dataset
 from insitu.recipe import PlateauDecay
 from insitu.training.engines.base import RESULT, WEIGHTS, TrainingJob
 from insitu.training.metrics import Metrics, evaluate
@@ -113,11 +114,9 @@ class Validation(tf.keras.callbacks.Callback):
     def _score(self, weights: list[np.ndarray], rank: int) -> tuple[np.ndarray, np.ndarray]:
         """This worker's labels [n, ...] and scores [n, K]."""
         self._copy.set_weights(weights)
-        source = self._job.source
-        found = [
-            (batch.labels, self._scorer(source.decode(batch.images)).numpy())
-            for batch in source.batches(self._job.validation, rank)
-        ]
+        threads = tf.config.threading.get_intra_op_parallelism_threads()
+        dataset = validation_dataset(self._job.source, self._job.validation, rank=rank, threads=threads)
+        found = [(labels.numpy(), self._scorer(images).numpy()) for images, labels in dataset]
         labels, scores = (np.concatenate(part) for part in zip(*found, strict=True))
         return labels, scores
 
@@ -159,12 +158,14 @@ class Record(tf.keras.callbacks.Callback):
             self._reporter({"event": "epoch", **entry})
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        kept = self._history[-1]["epoch"]
+        if self._early_stopping:
+            kept = self._early_stopping.best_epoch
+            # Keras itself restores them only where it stops early.
+            self.model.set_weights(self._early_stopping.best_weights)
         weights = self.model.get_weights()
         if _rank() != 0:
             return
-        kept = self._history[-1]["epoch"]
-        if self._early_stopping and self._early_stopping.stopped_epoch > 0:
-            kept = self._early_stopping.best_epoch
         save_weights(weights, f"{self._job.scratch}/{WEIGHTS}")
         result = {
             "history": self._history,

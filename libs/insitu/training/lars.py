@@ -16,6 +16,9 @@ class DecayedSGD(keras.optimizers.SGD):
     v ← momentum·v - learning_rate·(g + weight_decay·w); w ← w + v (Goyal et al. 2017,
     arXiv:1706.02677, section 3). Keras's own `weight_decay` shrinks w beside the momentum instead,
     which at momentum 0.9 decays a tenth as much for the same number.
+
+    The learning rate stands inside v (their eq. 10), without their momentum correction: where the
+    rate changes, in a warmup or at a drop, v keeps the old rate's share for some 1/(1 - momentum) steps.
     """
 
     def __init__(self, learning_rate: float, momentum: float, weight_decay: float, **kwargs: Any) -> None:

@@ -6,15 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 from pyspark.sql import SparkSession
 
-from insitu.cluster.cpu import BF16_FLAGS
+from insitu.cluster.cpu import BF16_FLAGS, executors_cpu_flags
 from insitu.data import columns
 from insitu.data.dataset import Dataset, open_dataset
+from insitu.data.labels import MAX_CLASSES
 from insitu.data.pipeline import Source
 from insitu.data.plan import ShardPlan, plan_shards
 from insitu.data.scan import LabelTally, Scan, SplitRule, scan
 from insitu.errors import UserError
 from insitu.recipe import Recipe
-from insitu.tasks import TASKS, LabelCounts
+from insitu.tasks import TASKS, LabelCounts, Task
 from insitu.training.engines.base import Layout
 
 
@@ -77,7 +78,7 @@ def prepare(spark: SparkSession, recipe: Recipe, uri: str) -> Prepared:
     )
     _check_rows(dataset, found, recipe)
     counts = _counts(found.labels["train"])
-    names = named or tuple(map(str, range(task.count_classes(counts))))
+    names = named or tuple(map(str, range(_count_classes(task, counts, label.name))))
     for split in found.labels.values():
         task.check_range(_counts(split), len(names))
     task.check_variety(counts, len(names))
@@ -85,12 +86,11 @@ def prepare(spark: SparkSession, recipe: Recipe, uri: str) -> Prepared:
     return Prepared(dataset, found, source, names, counts)
 
 
-def resolve(recipe: Recipe, prepared: Prepared, layout: Layout) -> Recipe:
+def resolve(spark: SparkSession, recipe: Recipe, prepared: Prepared, layout: Layout) -> Recipe:
     """The recipe with what it leaves open filled in: class names, workers, precision."""
-    bf16 = bool(BF16_FLAGS & prepared.scan.cpu_flags)
     precision = recipe.training.precision
     if precision == "auto":
-        precision = "bf16" if bf16 else "fp32"
+        precision = "bf16" if BF16_FLAGS & executors_cpu_flags(spark) else "fp32"
     training = recipe.training.model_copy(update={"workers": layout.workers, "precision": precision})
     task = recipe.task.model_copy(update={"classes": prepared.class_names})
     return recipe.model_copy(update={"training": training, "task": task})
@@ -103,12 +103,7 @@ def shard(recipe: Recipe, prepared: Prepared, layout: Layout) -> tuple[ShardPlan
         UserError: a global batch that the workers cannot share, or too few rows.
     """
     batch, workers = recipe.training.global_batch, layout.workers
-    if batch % workers:
-        raise UserError(
-            "training.global_batch",
-            f"{batch} images cannot be shared evenly by {workers} workers",
-            f"set a multiple of {workers}, or training.workers",
-        )
+    check_batch(batch, workers)
     rows = {name: sum(map(len, pieces)) for name, pieces in prepared.scan.rows.items()}
     if rows["train"] < batch:
         raise UserError("training.global_batch", f"{batch} is more than the {rows['train']} training rows", "lower it")
@@ -133,6 +128,27 @@ def shard(recipe: Recipe, prepared: Prepared, layout: Layout) -> tuple[ShardPlan
     return train, validation
 
 
+def check_batch(global_batch: int, workers: int) -> None:
+    """Raise `UserError` where the workers cannot share a global batch evenly."""
+    if global_batch % workers:
+        raise UserError(
+            "training.global_batch",
+            f"{global_batch} images cannot be shared evenly by {workers} workers",
+            f"set a multiple of {workers}, or training.workers",
+        )
+
+
+def _count_classes(task: Task, counts: LabelCounts, label: str) -> int:
+    classes = task.count_classes(counts)
+    if classes > MAX_CLASSES:
+        raise UserError(
+            "data.label_column",
+            f"{label} would make {classes} classes, more than {MAX_CLASSES}: is it an id?",
+            "name the label column, or the classes in task.classes",
+        )
+    return classes
+
+
 def _class_names(recipe: Recipe, dataset: Dataset, label: str) -> tuple[str, ...]:
     """The recipe's or else the dataset's class names; empty where neither has any."""
     ours, theirs = recipe.task.classes or (), tuple(dataset.class_names(label) or ())
@@ -154,7 +170,7 @@ def _optional_column(dataset: Dataset, setting: str, name: str | None, default: 
 
 
 def _check_rows(dataset: Dataset, found: Scan, recipe: Recipe) -> None:
-    bad, limit = len(found.bad), recipe.data.max_bad_fraction
+    bad, limit = found.bad_rows, recipe.data.max_bad_fraction
     if bad > limit * dataset.rows:
         first = found.bad[0]
         raise UserError(
@@ -179,7 +195,7 @@ def _counts(tally: LabelTally) -> LabelCounts:
 def _print_plan(recipe: Recipe, prepared: Prepared, train: ShardPlan, validation: ShardPlan) -> None:
     found = prepared.scan
     print(
-        f"data: {train.rows} training and {validation.rows} validation rows, {len(found.bad)} quarantined, "
+        f"data: {train.rows} training and {validation.rows} validation rows, {found.bad_rows} quarantined, "
         f"{found.unused} in no split, {len(prepared.class_names)} classes, seed {train.seed}\n"
         f"plan: {train.workers} workers x {train.local_batch} images, {train.steps} steps an epoch; "
         f"{train.dropped} rows an epoch fill no batch and are dropped, none is padded or repeated; "

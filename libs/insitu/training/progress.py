@@ -19,11 +19,13 @@ class ProgressServer:
     Args:
         host: an address of the driver that the workers reach, such as `spark.driver.host`.
         listener: called with every event.
+        bind: the driver's own address where `host` is one of a gateway, such as `spark.driver.bindAddress`.
     """
 
-    def __init__(self, host: str, listener: Listener) -> None:
+    def __init__(self, host: str, listener: Listener, *, bind: str | None = None) -> None:
         self._key = secrets.token_bytes(16)
-        self._socket = SocketListener((host, 0))
+        self._host = host
+        self._socket = SocketListener((bind or host, 0))
         self._listener = listener
         self._ended = Flag()
         self._thread = Thread(target=self._serve, name="insitu-progress", daemon=True)
@@ -42,7 +44,7 @@ class ProgressServer:
 
     def reporter(self) -> "Reporter":
         """What a worker reports through; it can be pickled."""
-        return Reporter(self._socket.address, self._key)
+        return Reporter((self._host, self._socket.address[1]), self._key)
 
     def _serve(self) -> None:
         while True:

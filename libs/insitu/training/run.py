@@ -4,6 +4,8 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +20,7 @@ from insitu.models.transfer import start_from
 from insitu.provenance import code_version, environment
 from insitu.recipe import Recipe
 from insitu.training.engines.base import Engine, Event, Listener, TrainingJob, TrainingResult
-from insitu.training.prepare import Prepared, prepare, resolve, shard
+from insitu.training.prepare import Prepared, check_batch, prepare, resolve, shard
 from insitu.training.weights import load_weights, save_weights
 from insitu.training.worker import build_model
 
@@ -50,32 +52,36 @@ def train(
     data, output = qualify(spark, "--data", data), qualify(spark, "--output", output)
     artifact.check_free(output)
     if recipe.model.init:
-        parent = qualify(spark, "model.init", recipe.model.init)
-        recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"init": parent})})
+        init = qualify(spark, "model.init", recipe.model.init)
+        recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"init": init})})
     models.check(recipe.model.name, size=recipe.data.size, options=recipe.model.options)
-    prepared = prepare(spark, recipe, data)
-    engine = _engine(recipe, spark)
-    layout = engine.layout(recipe.training.workers)
-    recipe = resolve(recipe, prepared, layout)
-    plans = shard(recipe, prepared, layout)
-    with artifact.scratch_directory(output) as scratch:
-        model = _initial_model(recipe, prepared)
+    if recipe.training.workers:
+        check_batch(recipe.training.global_batch, recipe.training.workers)
+    with artifact.scratch_directory(output) as scratch, _parent_model(recipe) as parent:
+        prepared = prepare(spark, recipe, data)
+        engine = _engine(recipe, spark)
+        layout = engine.layout(recipe.training.workers)
+        recipe = resolve(spark, recipe, prepared, layout)
+        train_plan, validation_plan = shard(recipe, prepared, layout)
+        model = build_model(recipe, len(prepared.class_names))
+        if parent is not None:
+            start_from(model, parent)
         initial = f"{scratch}/initial.npz"
         save_weights(model.get_weights(), initial)
         results = []
         for first, last, train_trunk in _phases(recipe):
-            weights = prepared.class_weights(recipe)
             job = TrainingJob(
-                recipe,
-                prepared.class_names,
-                prepared.source,
-                *plans,
-                weights,
-                initial,
-                scratch,
-                first,
-                last,
-                train_trunk,
+                recipe=recipe,
+                class_names=prepared.class_names,
+                source=prepared.source,
+                train=train_plan,
+                validation=validation_plan,
+                class_weights=prepared.class_weights(recipe),
+                initial_weights=initial,
+                scratch=scratch,
+                first_epoch=first,
+                last_epoch=last,
+                train_trunk=train_trunk,
             )
             results.append(engine.train(job, layout, listener or print_event))
             initial = results[-1].weights
@@ -106,12 +112,14 @@ def _engine(recipe: Recipe, spark: "SparkSession") -> Engine:
     return {"orca": OrcaEngine}[recipe.training.engine](spark)
 
 
-def _initial_model(recipe: Recipe, prepared: Prepared) -> "keras.Model":
-    model = build_model(recipe, len(prepared.class_names))
-    if recipe.model.init:
-        with artifact.verified(recipe.model.init, setting="model.init") as directory:
-            start_from(model, artifact.load_keras(directory))
-    return model
+@contextmanager
+def _parent_model(recipe: Recipe) -> Iterator["keras.Model | None"]:
+    """The verified model that `model.init` names, if it names one."""
+    if recipe.model.init is None:
+        yield None
+        return
+    with artifact.verified(recipe.model.init, setting="model.init") as directory:
+        yield artifact.load_keras(directory)
 
 
 def _phases(recipe: Recipe) -> list[tuple[int, int, bool]]:
@@ -133,7 +141,7 @@ def _summary(
         "steps": sum(result.steps for result in results),
         "images_per_second": round(results[-1].images_per_second, 1),
         "metrics": results[-1].metrics,
-        "quarantined": len(prepared.scan.bad),
+        "quarantined": prepared.scan.bad_rows,
         "seconds": round(time.time() - started, 1),
     }
 
@@ -150,7 +158,7 @@ def _publish(
         directory = Path(scratch)
         model.save(directory / artifact.MODEL)
         (directory / artifact.RECIPE).write_text(recipe.to_yaml())
-        artifact.write_json(directory / artifact.SIGNATURE, signature(model, recipe).to_json())
+        artifact.write_json(directory / artifact.SIGNATURE, _signature(model, recipe).to_json())
         artifact.write_json(directory / artifact.METRICS, summary["metrics"])
         artifact.write_json(directory / artifact.PROVENANCE, _provenance(recipe, prepared, summary, started))
         history = [json.dumps(line) + "\n" for result in results for line in result.history]
@@ -160,7 +168,7 @@ def _publish(
         artifact.publish(directory, summary["output"])
 
 
-def signature(model: "keras.Model", recipe: Recipe) -> artifact.Signature:
+def _signature(model: "keras.Model", recipe: Recipe) -> artifact.Signature:
     """What the model takes and gives, with the arguments of the decoder that training used."""
     assert recipe.task.classes is not None
     image, scores = model.inputs[0], model.outputs[0]
@@ -169,7 +177,7 @@ def signature(model: "keras.Model", recipe: Recipe) -> artifact.Signature:
         inputs=(artifact.Tensor("image", image.dtype.name, tuple(image.shape), "NHWC"),),
         outputs=(artifact.Tensor("scores", scores.dtype.name, tuple(scores.shape), "NK"),),
         class_names=recipe.task.classes,
-        preprocessing=artifact.Preprocessing("insitu.data.decode.decode", recipe.data.size, recipe.data.channels),
+        preprocessing=artifact.Preprocessing(artifact.DECODER, recipe.data.size, recipe.data.channels),
     )
 
 
@@ -179,7 +187,7 @@ def _provenance(recipe: Recipe, prepared: Prepared, summary: dict[str, Any], sta
         "data": {
             "uri": prepared.dataset.uri,
             "fingerprint": prepared.dataset.fingerprint,
-            "rows": {**rows, "quarantined": len(prepared.scan.bad), "unused": prepared.scan.unused},
+            "rows": {**rows, "quarantined": prepared.scan.bad_rows, "unused": prepared.scan.unused},
         },
         "code": code_version(),
         "parent_model": recipe.model.init,

@@ -44,7 +44,8 @@ class LearningRate:
         steps_per_epoch: optimiser steps in an epoch, for the decay's epochs.
         warmup_steps: length of the warmup; 0 starts at `peak`. The decay's epochs count from the
             start of training, and the decay acts from the end of the warmup on.
-        warmup_start: the rate of step 0 of the warmup (Goyal et al.: the unscaled rate).
+        warmup_start: the rate that the warmup rises from (Goyal et al.: the unscaled rate); step 0
+            is above it already, so that no step has a rate of 0.
         decay: None holds `peak`.
     """
 
@@ -55,9 +56,9 @@ class LearningRate:
     decay: StepDecay | EpochDecay | None = None
 
     def at(self, step: int) -> float:
-        """The rate of optimiser step `step`: `warmup_start` at 0, `peak` at `warmup_steps`."""
+        """The rate of optimiser step `step`; the last of the `warmup_steps` has `peak`."""
         if step < self.warmup_steps:
-            return self.warmup_start + (self.peak - self.warmup_start) * step / self.warmup_steps
+            return self.warmup_start + (self.peak - self.warmup_start) * ((step + 1) / self.warmup_steps)
         if self.decay is None:
             return self.peak
         return self.peak * self.decay.multiplier(step // self.steps_per_epoch)

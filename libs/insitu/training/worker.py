@@ -3,7 +3,12 @@
 Engines that run Keras give the strategy; nothing here knows which engine it is.
 """
 
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from insitu import models
 from insitu.data.augment import Augmentation
@@ -21,36 +26,55 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 
-def build_model(recipe: Recipe, classes: int) -> "keras.Model":
-    """The recipe's model with random weights from its seed, in its precision.
+def build_model(recipe: Recipe, classes: int, *, seed: int | None = None) -> "keras.Model":
+    """The recipe's model with random weights, in its precision.
 
     Args:
         recipe: with a resolved precision.
         classes: K.
+        seed: of the weights and of dropout; None takes the recipe's.
     """
+    seed = recipe.training.seed if seed is None else seed
+    with _keras_globals(seed=seed, bf16=recipe.training.precision == "bf16"):
+        return models.build(
+            recipe.model.name,
+            size=recipe.data.size,
+            channels=recipe.data.channels,
+            outputs=classes,
+            activation=TASKS[recipe.task.kind].activation,
+            options=recipe.model.options,
+        )
+
+
+@contextmanager
+def _keras_globals(*, seed: int, bf16: bool) -> Iterator[None]:
+    """Keras's dtype policy and the random seeds while a model is built; a notebook gets its own back."""
     import tensorflow as tf
 
-    tf.keras.utils.set_random_seed(recipe.training.seed)
-    tf.keras.mixed_precision.set_global_policy("mixed_bfloat16" if recipe.training.precision == "bf16" else "float32")
-    return models.build(
-        recipe.model.name,
-        size=recipe.data.size,
-        channels=recipe.data.channels,
-        outputs=classes,
-        activation=TASKS[recipe.task.kind].activation,
-        options=recipe.model.options,
-    )
+    policy, python, numpy = tf.keras.mixed_precision.global_policy(), random.getstate(), np.random.get_state()
+    tf.keras.utils.set_random_seed(seed)
+    tf.keras.mixed_precision.set_global_policy("mixed_bfloat16" if bf16 else "float32")
+    try:
+        yield
+    finally:
+        tf.keras.mixed_precision.set_global_policy(policy)
+        random.setstate(python)
+        np.random.set_state(numpy)
 
 
-def training_model(job: TrainingJob) -> "keras.Model":
-    """The job's model with its initial weights, compiled; called within the strategy's scope."""
-    model = build_model(job.recipe, len(job.class_names))
+def training_model(job: TrainingJob, *, rank: int) -> "keras.Model":
+    """The job's model with its initial weights, compiled; called within the strategy's scope.
+
+    Every worker draws dropout masks of its own.
+    """
+    seed = np.random.SeedSequence([job.recipe.training.seed, rank, job.first_epoch]).generate_state(1)[0]
+    model = build_model(job.recipe, len(job.class_names), seed=int(seed))
     model.set_weights(load_weights(job.initial_weights))
     set_trunk_trainable(model, job.train_trunk)
     optimizer = job.recipe.training.optimizer
-    settings = optimizer.model_dump(exclude={"name", "base_batch"}, exclude_none=True)
     model.compile(
-        build_optimizer(name=optimizer.name, **settings), loss=TASKS[job.recipe.task.kind].loss(job.class_weights)
+        build_optimizer(**optimizer.model_dump(exclude={"base_batch"})),
+        loss=TASKS[job.recipe.task.kind].loss(job.class_weights),
     )
     return model
 
@@ -89,6 +113,6 @@ def learning_rate(recipe: Recipe, steps_per_epoch: int) -> schedules.LearningRat
         peak=peak,
         steps_per_epoch=steps_per_epoch,
         warmup_steps=round(schedule.warmup_epochs * steps_per_epoch),
-        warmup_start=optimizer.learning_rate if optimizer.base_batch else 0.0,
+        warmup_start=optimizer.learning_rate if peak > optimizer.learning_rate else 0.0,
         decay=decay,
     )

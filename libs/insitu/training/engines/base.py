@@ -102,6 +102,6 @@ class Engine(Protocol):
         """Run the job's epochs.
 
         Raises:
-            UserError: training diverged, or a row that was readable no longer is.
+            UserError: training diverged, or the workers do not share the scratch directory.
         """
         ...

@@ -55,9 +55,10 @@ class OrcaEngine:
         # gives every run new ones: TensorFlow takes its thread settings once in a process's life.
         environment = context.environment
         context.environment = environment | {"INSITU_RUN": uuid4().hex}
-        driver = context.getConf().get("spark.driver.host")
-        assert driver is not None
-        with ProgressServer(driver, listener) as server:
+        conf = context.getConf()
+        host = conf.get("spark.driver.host")
+        assert host is not None
+        with ProgressServer(host, listener, bind=conf.get("spark.driver.bindAddress")) as server:
             worker = partial(_run_worker, job=job, layout=layout, reporter=server.reporter())
             gang = context.parallelize(range(layout.workers), layout.workers).barrier()
             try:
@@ -97,9 +98,14 @@ def _fit(rank: int, hosts: list[str], cores: list[int], job: TrainingJob, layout
     with socket.socket() as port:
         port.bind(("", 0))
         address = f"{hosts[rank]}:{port.getsockname()[1]}"
-        addresses = exchange(f"{job.scratch}/gang-{job.first_epoch}", address, rank=rank, size=layout.workers)
+        gang = f"{job.scratch}/gang-{job.first_epoch}"
+        try:
+            addresses = exchange(gang, address, rank=rank, size=layout.workers)
+        except TimeoutError as error:
+            mend = "name a directory that all hosts share, such as one of hdfs://"
+            raise UserError("--output", f"{error}, as seen from {hosts[rank]} through {gang}", mend) from None
     runner = SparkRunner(
-        model_creator=lambda _: training_model(job),
+        model_creator=lambda _: training_model(job, rank=rank),
         size=layout.workers,
         cluster_info=(addresses, addresses),
         config={"inter_op_parallelism": 1, "intra_op_parallelism": layout.threads},
