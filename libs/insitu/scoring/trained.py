@@ -45,7 +45,5 @@ def load(directory: str) -> TrainedModel:
         signature = artifact.Signature.from_json(artifact.read_json(local / artifact.SIGNATURE))
         if signature.preprocessing.function != artifact.DECODER:
             function = signature.preprocessing.function
-            raise UserError(
-                "directory", f"preprocessing is {function}, unknown here", "use the version that made it"
-            )
+            raise UserError("directory", f"preprocessing is {function}, unknown here", "use the version that made it")
         return TrainedModel(artifact.load_keras(local), signature)
