@@ -129,22 +129,15 @@ class TestEngine:
         provenance = json.loads((Path(run.output) / "provenance.json").read_text())
         assert provenance["parent_model"] == f"file://{two_workers.output}"
 
+    @pytest.mark.parametrize("patience", [1, 9], ids=["stops", "runs to its end"])
     def test_early_stopping_keeps_the_best_epoch(
-        self, spark: SparkSession, engine: str, data: str, tmp_path: Path
+        self, spark: SparkSession, engine: str, data: str, tmp_path: Path, patience: int
     ) -> None:
-        stop = {"patience_epochs": 1, "min_delta": 100.0}
-        run = Run(spark, recipe_tree(engine=engine, epochs=9, early_stopping=stop), data, tmp_path / "model")
+        """No epoch falls by 100, so the first counts as the best; patience of 1 stops after the second."""
+        stop = {"patience_epochs": patience, "min_delta": 100.0}
+        run = Run(spark, recipe_tree(engine=engine, epochs=3, early_stopping=stop), data, tmp_path / "model")
         history = [json.loads(line) for line in (tmp_path / "model/history.jsonl").read_text().splitlines()]
-        assert len(history) == run.summary["epochs"] == 2
-        assert run.summary["metrics"] == history[0]["validation"]
-
-    def test_early_stopping_that_never_stops_keeps_the_best_epoch_too(
-        self, spark: SparkSession, engine: str, data: str, tmp_path: Path
-    ) -> None:
-        stop = {"patience_epochs": 9, "min_delta": 100.0}
-        run = Run(spark, recipe_tree(engine=engine, epochs=2, early_stopping=stop), data, tmp_path / "model")
-        history = [json.loads(line) for line in (tmp_path / "model/history.jsonl").read_text().splitlines()]
-        assert len(history) == 2
+        assert len(history) == run.summary["epochs"] == min(3, 1 + patience)
         assert run.summary["metrics"] == history[0]["validation"]
         assert run.scores_loss() == pytest.approx(history[0]["validation"]["loss"], rel=1e-4)
 

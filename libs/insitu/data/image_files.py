@@ -1,13 +1,12 @@
 """A folder of image files as Spark sees it, and which of them are no images.
 
-Only file names and lengths ever reach the driver. Executors hold at most `_ARROW_ROWS` files of at
-most `MAX_FILE_BYTES` each, however large the folder.
+The driver holds what Spark's own listing of the folder holds, names and lengths, and nothing more.
+Executors hold at most `_ARROW_ROWS` files of at most `MAX_FILE_BYTES` each, however large the folder.
 """
 
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from urllib.parse import unquote
 
 import pyarrow as pa
 from pyspark.errors import AnalysisException
@@ -83,11 +82,18 @@ def small_batches(spark: SparkSession) -> Iterator[None]:
 
 
 def _with_empty_files(spark: SparkSession, found: DataFrame) -> DataFrame:
-    """Add the files of zero bytes, which Spark lists as inputs but never reads (SPARK-26161)."""
-    listed = spark.createDataFrame([(unquote(name),) for name in found.inputFiles()], "path string")
+    """Add the files of zero bytes, which Spark lists as inputs but never reads (SPARK-26161).
+
+    The names go from Spark's listing to the executors within the JVM, not through Python.
+    """
+    jvm = spark._jvm
+    assert jvm is not None
+    uris = jvm.scala.collection.mutable.WrappedArray.make(found._jdf.inputFiles())
+    listed = DataFrame(spark._jsparkSession.createDataset(uris, jvm.org.apache.spark.sql.Encoders.STRING()), spark)
+    listed = listed.select(F.url_decode(F.regexp_replace("value", r"\+", "%2B")).alias("path"))
     known = found.select(_location_of("path"))
-    empty = listed.join(known, _location_of(listed["path"]) == known["location"], "left_anti").collect()
-    rows = spark.createDataFrame([(row["path"], 0, b"") for row in empty], "path string, length long, content binary")
+    empty = listed.join(known, _location_of(listed["path"]) == known["location"], "left_anti")
+    rows = empty.select("path", F.lit(0).cast("long").alias("length"), F.lit(b"").alias("content")).localCheckpoint()
     return found.select(rows.columns).union(rows)
 
 
