@@ -20,13 +20,16 @@ def main() -> dict[str, Any]:
     parser.add_argument("--data", required=True, help="Parquet directory, on any file system that Spark reads")
     parser.add_argument("--output", required=True, help="model directory to make; must not exist")
     parser.add_argument(
+        "--resume", action="store_true", help="go on with the unfinished run of this output, if there is one"
+    )
+    parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe key; may repeat"
     )
     args = parser.parse_args()
     recipe = load(args.recipe, args.set)
     from insitu.training.run import train
 
-    return train(spark_session("insitu train_cnn"), recipe, data=args.data, output=args.output)
+    return train(spark_session("insitu train_cnn"), recipe, data=args.data, output=args.output, resume=args.resume)
 
 
 if __name__ == "__main__":

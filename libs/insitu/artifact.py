@@ -29,6 +29,9 @@ PROVENANCE = "provenance.json"
 METRICS = "metrics.json"
 HISTORY = "history.jsonl"
 QUARANTINE = "quarantine.parquet"
+PREDICTIONS = "predictions.parquet"
+STEPS = "steps.jsonl"
+TENSORBOARD = "tensorboard"
 DECODER = "insitu.data.decode.decode"
 
 
@@ -82,18 +85,24 @@ def check_free(uri: str, *, setting: str = "--output") -> None:
         raise UserError(setting, f"{uri} exists", "name a new directory, or remove this one")
 
 
-def publish(directory: Path, uri: str) -> None:
+def publish(directory: Path, uri: str, *, staging: str | None = None) -> None:
     """Checksum a finished local directory and make it appear at `uri` in one step.
+
+    Args:
+        directory: local; gets a checksum file.
+        uri: where it shall be.
+        staging: a directory on the same file system to upload to first; None is beside `uri`.
 
     Raises:
         UserError: something is at `uri` already.
+        OSError: the file system is full or away; nothing is at `uri`.
     """
     check_free(uri)
     write_json(directory / CHECKSUMS, {name: _sha256(directory / name) for name in _files(directory)})
     file_system, path = open_filesystem(uri)
     parent, _, name = path.rstrip("/").rpartition("/")
     file_system.makedirs(parent or "/", exist_ok=True)
-    hidden = f"{parent}/.{name}.{uuid4().hex[:8]}"
+    hidden = f"{open_filesystem(staging)[1] if staging else parent}/.{name}.{uuid4().hex[:8]}"
     try:
         file_system.put(f"{directory}/", f"{hidden}/", recursive=True)
         file_system.mv(hidden, path, recursive=True)
@@ -164,27 +173,11 @@ def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n")
 
 
-@contextmanager
-def scratch_directory(uri: str) -> Iterator[str]:
-    """A hidden directory beside `uri`, on its file system, for what a run leaves on the way; removed at the end."""
-    file_system, path = open_filesystem(uri)
-    parent, _, name = path.rstrip("/").rpartition("/")
-    hidden = f"{parent}/.{name}.run-{uuid4().hex[:8]}"
-    try:
-        file_system.makedirs(hidden)
-    except OSError as error:
-        raise UserError("--output", f"{parent} cannot be written ({error})", "name a place that can") from None
-    try:
-        yield file_system.unstrip_protocol(hidden)
-    finally:
-        file_system.rm(hidden, recursive=True)
-
-
 def upload(local: Path, uri: str) -> None:
-    """Copy a local file to a URI so that it appears whole."""
+    """Copy a local file to a URI so that it appears whole, in the place of what is there."""
     file_system, path = open_filesystem(uri)
     file_system.put_file(str(local), f"{path}.part")
-    file_system.mv(f"{path}.part", path)
+    file_system.mv(f"{path}.part", path, overwrite=True)
 
 
 def download(uri: str, local: Path) -> None:

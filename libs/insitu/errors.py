@@ -1,4 +1,4 @@
-"""The one exception that says: the user can mend this."""
+"""The exceptions that a job tells without its own traceback: the user's mistakes, and what befell workers."""
 
 
 class UserError(ValueError):
@@ -24,3 +24,11 @@ class UserError(ValueError):
         setting, _, rest = message.partition(": ")
         problem, _, mend = rest.rpartition("; ")
         return cls(setting, problem, mend)
+
+
+class WorkerError(RuntimeError):
+    """A worker failed; the message names its rank and host and holds its own traceback."""
+
+
+class WorkerLost(WorkerError):
+    """A worker died or stopped answering; the same work may succeed when it is done again."""

@@ -7,11 +7,14 @@ import os
 import re
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
-from insitu.errors import UserError
+from insitu.errors import UserError, WorkerError
+
+_SAME_SIGNAL_SECONDS = 1.0
 
 
 def run_job(name: str, main: Callable[[], dict[str, Any]]) -> NoReturn:
@@ -21,16 +24,23 @@ def run_job(name: str, main: Callable[[], dict[str, Any]]) -> NoReturn:
     2: a `UserError`, told in one line; 1: a failure, the worker's own traceback first; 130 and
     143: Ctrl-C and SIGTERM.
     """
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGINT, _end)
     logging.getLogger().addFilter(_is_not_py4js)
     if "PYSPARK_GATEWAY_PORT" in os.environ:
         sys.stderr = SparkSubmitStderr()
+        _take_over_signals()
     try:
         summary = main()
     except UserError as error:
         sys.exit(_complain(name, str(error), code=2))
     except KeyboardInterrupt:
         sys.exit(_complain(name, "interrupted", code=130))
+    except Terminated:
+        sys.exit(_complain(name, "terminated", code=143))
+    except WorkerError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(_complain(name, "failed: a worker's error, above", code=1))
     except Exception as error:  # the top of a process: everything ends here, with its traceback
         if "SparkContext was shut down" in str(error):
             sys.exit(_complain(name, "terminated: Spark was shut down", code=143))
@@ -74,8 +84,47 @@ def _complain(name: str, message: str, *, code: int) -> int:
     return code
 
 
-def _terminate(signum: int, frame: object) -> NoReturn:
-    raise SystemExit(128 + signum)
+class Terminated(SystemExit):
+    """SIGTERM came; what catches Ctrl-C to clean up should catch this too."""
+
+
+_last_signal = 0.0
+
+
+def _end(signum: int, frame: object) -> None:
+    """Raise in the main thread; spark-submit may bring the same signal twice, at once."""
+    global _last_signal
+    now, before = time.monotonic(), _last_signal
+    _last_signal = now
+    if now - before < _SAME_SIGNAL_SECONDS:
+        return
+    raise KeyboardInterrupt if signum == signal.SIGINT else Terminated
+
+
+class _ForwardedSignal:
+    """Hands a signal that spark-submit's JVM got to this process, which ends in order; the JVM follows it.
+
+    By itself the JVM would end at once, and Spark's workers with it.
+    """
+
+    def handle(self, received: Any) -> None:
+        os.kill(os.getpid(), received.getNumber())
+
+    class Java:
+        implements: ClassVar = ["sun.misc.SignalHandler"]
+
+
+def _take_over_signals() -> None:
+    """Have the JVM of spark-submit pass SIGINT and SIGTERM on to this process."""
+    from pyspark import SparkContext
+    from pyspark.java_gateway import ensure_callback_server_started
+
+    SparkContext._ensure_initialized()
+    jvm = SparkContext._jvm
+    assert jvm is not None
+    ensure_callback_server_started(SparkContext._gateway)
+    for name in ("INT", "TERM"):
+        jvm.sun.misc.Signal.handle(jvm.sun.misc.Signal(name), _ForwardedSignal())
 
 
 def _spark_failure(error: Exception) -> str:

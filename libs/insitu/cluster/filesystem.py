@@ -4,7 +4,11 @@ Spark resolves a path against its Hadoop configuration (`fs.defaultFS`); Python 
 the resolved URI through fsspec, hdfs:// by the native client `hdfs-native`.
 """
 
-from typing import TYPE_CHECKING
+import errno
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 import fsspec
 
@@ -13,6 +17,13 @@ from insitu.errors import UserError
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
     from pyspark.sql import SparkSession
+
+FILE_SYSTEM_ERRORS = (OSError, RuntimeError)
+"""What a file system raises that is full or away; hdfs-native's errors are RuntimeErrors."""
+
+T = TypeVar("T")
+_RETRY_SECONDS = 10
+_RETRIES = 60
 
 fsspec.register_implementation("hdfs", "hdfs_native.fsspec.HdfsFileSystem")
 
@@ -51,3 +62,26 @@ def open_filesystem(uri: str) -> tuple["AbstractFileSystem", str]:
         raise UserError(
             uri, f"no Python client for {scheme}:// ({error})", "install it on the driver and the workers"
         ) from None
+
+
+def persist(action: Callable[[], T], what: str) -> T:
+    """Do something on a file system that may be away for a while: try for ten minutes, and say so.
+
+    Args:
+        action: safe to do again.
+        what: names it in the message.
+
+    Raises:
+        OSError: it is full, or still away.
+    """
+    for left in range(_RETRIES, -1, -1):
+        try:
+            return action()
+        except FILE_SYSTEM_ERRORS as error:
+            full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+            if full or not left:
+                raise
+            seconds = left * _RETRY_SECONDS
+            print(f"{what} failed ({error}); trying again for {seconds} s", file=sys.stderr, flush=True)
+            time.sleep(_RETRY_SECONDS)
+    raise AssertionError("the last try returns or raises")

@@ -57,6 +57,8 @@ class Model(Section):
     name: str
     options: dict[str, float] = {}
     """Options of the topology itself, such as mcnn's `width`."""
+    normalization: Literal["batch", "group", "none"] | None = None
+    """What normalises between the layers; null is the topology's own."""
     init: str | None = None
     """A model directory to take the trunk's weights from; the head is always new."""
     freeze_trunk_epochs: Annotated[int, Field(ge=0)] = 0
@@ -161,6 +163,16 @@ class EarlyStopping(Section):
     min_delta: NotNegative = 0
 
 
+class Checkpoints(Section):
+    """When the run's whole state is written beside the output, for `--resume` and for a gang that is restarted."""
+
+    every_minutes: Positive = 5
+    every_steps: PositiveInt | None = None
+    """Also after each multiple of this many steps."""
+    keep: PositiveInt = 2
+    """The newest ones that stay."""
+
+
 class Training(Section):
     """How the weights are found."""
 
@@ -177,6 +189,11 @@ class Training(Section):
     augment: Augment = Augment()
     class_weight: Literal["none", "balanced"] = "none"
     early_stopping: EarlyStopping | None = None
+    checkpoint: Checkpoints = Checkpoints()
+    max_restarts: Annotated[int, Field(ge=0)] = 3
+    """How often workers that died are started again, from the newest checkpoint, before the run fails."""
+    silence_seconds: Positive = 600
+    """Workers that make no progress for so long count as dead; a step must be shorter."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 17
 
 

@@ -1,20 +1,26 @@
-"""What the workers say while they run, brought to the driver over an authenticated socket."""
+"""What the workers and the driver say to each other while a gang runs, over authenticated sockets."""
 
 import json
 import secrets
+import time
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Connection, answer_challenge, deliver_challenge
 from multiprocessing.connection import Listener as SocketListener
 from threading import Event as Flag
-from threading import Thread
+from threading import Lock, Thread
 from types import TracebackType
 from typing import Self
 
 from insitu.training.engines.base import Event, Listener
 
+HEARTBEAT_SECONDS = 5
+_STOP = b"stop"
+
 
 class ProgressServer:
-    """Receives events on the driver, in a thread, and hands each to a listener.
+    """Receives events on the driver, in threads, and hands one at a time to a listener.
+
+    When a worker's connection ends, the listener gets a `gone` event with the worker's rank.
 
     Args:
         host: an address of the driver that the workers reach, such as `spark.driver.host`.
@@ -27,6 +33,8 @@ class ProgressServer:
         self._host = host
         self._socket = SocketListener((bind or host, 0))
         self._listener = listener
+        self._one_at_a_time = Lock()
+        self._workers: dict[int, Connection] = {}
         self._ended = Flag()
         self._thread = Thread(target=self._serve, name="insitu-progress", daemon=True)
 
@@ -46,6 +54,12 @@ class ProgressServer:
         """What a worker reports through; it can be pickled."""
         return Reporter((self._host, self._socket.address[1]), self._key)
 
+    def ask_to_stop(self) -> None:
+        """Ask every worker to write a checkpoint and end."""
+        with self._one_at_a_time:
+            for connection in self._workers.values():
+                connection.send_bytes(_STOP)
+
     def _serve(self) -> None:
         while True:
             connection = self._socket.accept()
@@ -61,9 +75,19 @@ class ProgressServer:
                 deliver_challenge(connection, self._key)
                 answer_challenge(connection, self._key)
                 while True:
-                    self._listener(json.loads(connection.recv_bytes()))
+                    self._tell(json.loads(connection.recv_bytes()), connection)
             except (AuthenticationError, EOFError, ConnectionResetError):
-                return
+                for rank in [rank for rank, theirs in self._workers.items() if theirs is connection]:
+                    self._tell({"event": "gone", "rank": rank}, connection)
+
+    def _tell(self, event: Event, connection: Connection) -> None:
+        with self._one_at_a_time:
+            if event["event"] == "hello":
+                self._workers[event["rank"]] = connection
+            elif event["event"] == "gone":
+                del self._workers[event["rank"]]
+            if not self._ended.is_set():
+                self._listener(event)
 
 
 class Reporter:
@@ -73,8 +97,33 @@ class Reporter:
         self._address = address
         self._key = key
         self._connection: Connection | None = None
+        self._stopping = False
 
     def __call__(self, event: Event) -> None:
         if self._connection is None:
+            self._sending = Lock()
             self._connection = Client(self._address, authkey=self._key)
-        self._connection.send_bytes(json.dumps(event).encode())
+        with self._sending:
+            self._connection.send_bytes(json.dumps(event).encode())
+
+    def live(self, rank: int, host: str) -> None:
+        """Say hello, and from now on every few seconds that this process lives and how far it is."""
+        self._progress = 0
+        self({"event": "hello", "rank": rank, "host": host})
+        Thread(target=self._beat, args=(rank,), name="insitu-heartbeat", daemon=True).start()
+
+    def advance(self) -> None:
+        """Count a piece of work: the driver ends a gang in which no count moves for too long."""
+        self._progress += 1
+
+    def stop_requested(self) -> bool:
+        """Whether the driver asked for a checkpoint and the end."""
+        assert self._connection is not None
+        if not self._stopping and self._connection.poll():
+            self._stopping = self._connection.recv_bytes() == _STOP
+        return self._stopping
+
+    def _beat(self, rank: int) -> None:
+        while True:
+            time.sleep(HEARTBEAT_SECONDS)
+            self({"event": "alive", "rank": rank, "progress": self._progress})

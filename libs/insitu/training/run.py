@@ -1,26 +1,23 @@
 """Training as a whole: check, scan, plan, train, and publish the model directory."""
 
-import json
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
-from pathlib import Path
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from insitu import artifact, models
-from insitu.cluster.filesystem import qualify
-from insitu.data.scan import BadRow
+from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, qualify
 from insitu.models.transfer import start_from
-from insitu.provenance import code_version, environment
 from insitu.recipe import Recipe
 from insitu.training.engines.base import Engine, Event, Listener, TrainingJob, TrainingResult
-from insitu.training.prepare import Prepared, check_batch, prepare, resolve, shard
+from insitu.training.prepare import check_batch, prepare, resolve, shard
+from insitu.training.publish import provenance, publish
+from insitu.training.rundir import RunDirectory
+from insitu.training.supervisor import Supervisor
+from insitu.training.watch import ProgressBar
+from insitu.training.watch_record import RunRecord
 from insitu.training.weights import load_weights, save_weights
 from insitu.training.worker import build_model
 
@@ -30,23 +27,36 @@ if TYPE_CHECKING:
 
 
 def train(
-    spark: "SparkSession", recipe: Recipe, *, data: str, output: str, listener: Listener | None = None
+    spark: "SparkSession",
+    recipe: Recipe,
+    *,
+    data: str,
+    output: str,
+    resume: bool = False,
+    listener: Listener | None = None,
 ) -> dict[str, Any]:
     """Train a recipe on a Parquet dataset and publish a model directory.
+
+    Until it is published the run is in `OUTPUT.run`: checkpoints, history and TensorBoard files. Workers
+    that die are started again from the newest checkpoint; what ends the run leaves the checkpoints.
 
     Args:
         spark: the session on whose executors the workers run.
         recipe: from `insitu.recipe.load`.
         data: a Parquet directory or file, on any file system that Spark reads.
         output: the model directory to make; nothing may be there yet.
-        listener: called with every event of the workers; None prints them to stderr.
+        resume: go on with the unfinished run of `output`, if there is one. With the same recipe and number
+            of workers the weights become those of a run that was not interrupted.
+        listener: called with every event (`insitu.training.engines.base.Listener`); None shows a progress bar.
 
     Returns:
-        the summary: `output`, `engine`, `workers`, `precision`, `epochs`, `steps`,
-        `images_per_second`, `metrics` (of the whole validation split), `quarantined` and `seconds`.
+        the summary: `output`, `engine`, `workers`, `precision`, `epochs`, `steps`, `images_per_second`,
+        `metrics` (of the whole validation split), `quarantined`, `restarts`, `resumed_from_step` and `seconds`.
 
     Raises:
         UserError: anything that the user can mend, found before training where that is possible.
+        WorkerError: a worker's code failed.
+        WorkerLost: workers died more often than `training.max_restarts`.
     """
     started = time.time()
     data, output = qualify(spark, "--data", data), qualify(spark, "--output", output)
@@ -57,52 +67,122 @@ def train(
     models.check(recipe.model.name, size=recipe.data.size, options=recipe.model.options)
     if recipe.training.workers:
         check_batch(recipe.training.global_batch, recipe.training.workers)
-    with artifact.scratch_directory(output) as scratch, _parent_model(recipe) as parent:
+    run = RunDirectory(output)
+    run.open(resume=resume)
+    with _kept_if_begun(run), _parent_model(recipe) as parent:
         prepared = prepare(spark, recipe, data)
         engine = _engine(recipe, spark)
         layout = engine.layout(recipe.training.workers)
         recipe = resolve(spark, recipe, prepared, layout)
+        run.claim(recipe, prepared.dataset.fingerprint)
         train_plan, validation_plan = shard(recipe, prepared, layout)
         model = build_model(recipe, len(prepared.class_names))
         if parent is not None:
             start_from(model, parent)
-        initial = f"{scratch}/initial.npz"
+        initial = f"{run.uri}/initial.npz"
         save_weights(model.get_weights(), initial)
-        results = []
-        for first, last, train_trunk in _phases(recipe):
-            job = TrainingJob(
-                recipe=recipe,
-                class_names=prepared.class_names,
-                source=prepared.source,
-                train=train_plan,
-                validation=validation_plan,
-                class_weights=prepared.class_weights(recipe),
-                initial_weights=initial,
-                scratch=scratch,
-                first_epoch=first,
-                last_epoch=last,
-                train_trunk=train_trunk,
-            )
-            results.append(engine.train(job, layout, listener or print_event))
-            initial = results[-1].weights
-        model.set_weights(load_weights(initial))
-    summary = _summary(recipe, prepared, output, results, started)
-    _publish(model, recipe, prepared, results, summary, started)
+        first = TrainingJob(
+            recipe=recipe,
+            class_names=prepared.class_names,
+            source=prepared.source,
+            train=train_plan,
+            validation=validation_plan,
+            class_weights=prepared.class_weights(recipe),
+            initial_weights=initial,
+            scratch=run.uri,
+            checkpoints=run.checkpoints,
+            first_epoch=0,
+            last_epoch=recipe.training.epochs,
+            train_trunk=True,
+        )
+        with closing(_Watch(run, listener or ProgressBar(sys.stderr), started)) as watch:
+            supervisor = Supervisor(engine, layout, run, watch)
+            resumed_from, result = _train_phases(supervisor, first)
+        model.set_weights(load_weights(result.weights))
+        summary = {
+            "output": output,
+            "engine": recipe.training.engine,
+            "workers": layout.workers,
+            "precision": recipe.training.precision,
+            "epochs": len(result.history),
+            "steps": result.steps,
+            "images_per_second": result.images_per_second and round(result.images_per_second, 1),
+            "metrics": result.metrics,
+            "quarantined": prepared.scan.bad_rows,
+            "restarts": len(supervisor.restarts),
+            "resumed_from_step": resumed_from,
+            "seconds": round(time.time() - started, 1),
+        }
+        publish(
+            model,
+            recipe=recipe,
+            prepared=prepared,
+            validation=validation_plan,
+            result=result,
+            run=run,
+            summary=summary,
+            provenance=provenance(
+                recipe,
+                prepared,
+                summary=summary,
+                workers=watch.workers(),
+                restarts=supervisor.restarts,
+                started=started,
+            ),
+        )
+    run.remove()
     return summary
 
 
-def print_event(event: Event) -> None:
-    """A line on stderr for an event of a worker."""
-    if event["event"] == "worker":
-        cores = ",".join(map(str, event["cores"]))
-        line = f"worker {event['rank']} on {event['host']}: cores {cores}, {event['threads']} threads"
-    else:
-        shown = {name: value for name, value in event["validation"].items() if isinstance(value, float)}
-        line = (
-            f"epoch {event['epoch'] + 1}: loss {event['loss']:.4f}, "
-            + ", ".join(f"validation {name} {value:.4f}" for name, value in shown.items())
-            + f", learning rate {event['learning_rate']:.3g}, {event['images_per_second']:.1f} images/s"
-        )
+def _train_phases(supervisor: Supervisor, job: TrainingJob) -> tuple[int | None, TrainingResult]:
+    """Train the epochs with a frozen and then with a free trunk, from the newest checkpoint on if there is one.
+
+    Returns:
+        the step that was resumed from, None where it was none, and the last phase's result.
+    """
+    epochs, frozen = job.recipe.training.epochs, min(job.recipe.model.freeze_trunk_epochs, job.recipe.training.epochs)
+    phases = [replace(job, last_epoch=frozen, train_trunk=False)] if frozen else []
+    phases += [replace(job, first_epoch=frozen)] if frozen < epochs else []
+    newest = supervisor.newest_step(job)
+    result: TrainingResult | None = None
+    for phase in phases:
+        if newest is not None and newest > phase.last_epoch * job.train.steps:
+            continue
+        if result:
+            phase = replace(phase, initial_weights=result.weights, history=tuple(result.history))
+        result = supervisor.train(supervisor.resumed(phase))
+    assert result
+    return newest, result
+
+
+class _Watch:
+    """Hands every event to the run's record and to the listener, and remembers the workers."""
+
+    def __init__(self, run: RunDirectory, listener: Listener, started: float) -> None:
+        self._record = RunRecord(run.uri, tell=_say)
+        self._listener = listener
+        self._started = started
+        self._workers: dict[int, Event] = {}
+
+    def __call__(self, event: Event) -> None:
+        if event["event"] == "worker":
+            self._workers[event["rank"]] = {name: value for name, value in event.items() if name != "event"}
+        elif event["event"] == "step":
+            event = event | {"seconds": round(time.time() - self._started, 1)}
+        self._record(event)
+        self._listener(event)
+
+    def workers(self) -> list[dict[str, Any]]:
+        """Rank, host, cores and threads of each worker, by rank."""
+        return [self._workers[rank] for rank in sorted(self._workers)]
+
+    def close(self) -> None:
+        self._record.close()
+        if isinstance(self._listener, ProgressBar):
+            self._listener.close()
+
+
+def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
@@ -113,6 +193,23 @@ def _engine(recipe: Recipe, spark: "SparkSession") -> Engine:
 
 
 @contextmanager
+def _kept_if_begun(run: RunDirectory) -> Iterator[None]:
+    """When the run ends early: keep its directory if it has a checkpoint, and say so; remove it if it has none."""
+    try:
+        yield
+    except BaseException:
+        try:
+            steps = run.store(keep=1).steps()
+            if steps:
+                print(f"kept: {run.uri}, last checkpoint after step {steps[-1]}; --resume goes on", file=sys.stderr)
+            else:
+                run.remove()
+        except FILE_SYSTEM_ERRORS as away:
+            print(f"{run.uri} cannot be reached ({away})", file=sys.stderr)
+        raise
+
+
+@contextmanager
 def _parent_model(recipe: Recipe) -> Iterator["keras.Model | None"]:
     """The verified model that `model.init` names, if it names one."""
     if recipe.model.init is None:
@@ -120,84 +217,3 @@ def _parent_model(recipe: Recipe) -> Iterator["keras.Model | None"]:
         return
     with artifact.verified(recipe.model.init, setting="model.init") as directory:
         yield artifact.load_keras(directory)
-
-
-def _phases(recipe: Recipe) -> list[tuple[int, int, bool]]:
-    """Runs of epochs with a frozen and then a free trunk, as (first, end, whether the trunk learns)."""
-    epochs, frozen = recipe.training.epochs, min(recipe.model.freeze_trunk_epochs, recipe.training.epochs)
-    phases = [(0, frozen, False), (frozen, epochs, True)]
-    return [phase for phase in phases if phase[0] < phase[1]]
-
-
-def _summary(
-    recipe: Recipe, prepared: Prepared, output: str, results: list[TrainingResult], started: float
-) -> dict[str, Any]:
-    return {
-        "output": output,
-        "engine": recipe.training.engine,
-        "workers": recipe.training.workers,
-        "precision": recipe.training.precision,
-        "epochs": sum(len(result.history) for result in results),
-        "steps": sum(result.steps for result in results),
-        "images_per_second": round(results[-1].images_per_second, 1),
-        "metrics": results[-1].metrics,
-        "quarantined": prepared.scan.bad_rows,
-        "seconds": round(time.time() - started, 1),
-    }
-
-
-def _publish(
-    model: "keras.Model",
-    recipe: Recipe,
-    prepared: Prepared,
-    results: list[TrainingResult],
-    summary: dict[str, Any],
-    started: float,
-) -> None:
-    with tempfile.TemporaryDirectory(prefix="insitu-") as scratch:
-        directory = Path(scratch)
-        model.save(directory / artifact.MODEL)
-        (directory / artifact.RECIPE).write_text(recipe.to_yaml())
-        artifact.write_json(directory / artifact.SIGNATURE, _signature(model, recipe).to_json())
-        artifact.write_json(directory / artifact.METRICS, summary["metrics"])
-        artifact.write_json(directory / artifact.PROVENANCE, _provenance(recipe, prepared, summary, started))
-        history = [json.dumps(line) + "\n" for result in results for line in result.history]
-        (directory / artifact.HISTORY).write_text("".join(history))
-        quarantine = pa.Table.from_pylist([asdict(row) for row in prepared.scan.bad], _QUARANTINE)
-        pq.write_table(quarantine, directory / artifact.QUARANTINE)
-        artifact.publish(directory, summary["output"])
-
-
-def _signature(model: "keras.Model", recipe: Recipe) -> artifact.Signature:
-    """What the model takes and gives, with the arguments of the decoder that training used."""
-    assert recipe.task.classes is not None
-    image, scores = model.inputs[0], model.outputs[0]
-    return artifact.Signature(
-        task=recipe.task.kind,
-        inputs=(artifact.Tensor("image", image.dtype.name, tuple(image.shape), "NHWC"),),
-        outputs=(artifact.Tensor("scores", scores.dtype.name, tuple(scores.shape), "NK"),),
-        class_names=recipe.task.classes,
-        preprocessing=artifact.Preprocessing(artifact.DECODER, recipe.data.size, recipe.data.channels),
-    )
-
-
-def _provenance(recipe: Recipe, prepared: Prepared, summary: dict[str, Any], started: float) -> dict[str, Any]:
-    rows = {name: sum(map(len, pieces)) for name, pieces in prepared.scan.rows.items()}
-    return {
-        "data": {
-            "uri": prepared.dataset.uri,
-            "fingerprint": prepared.dataset.fingerprint,
-            "rows": {**rows, "quarantined": prepared.scan.bad_rows, "unused": prepared.scan.unused},
-        },
-        "code": code_version(),
-        "parent_model": recipe.model.init,
-        "environment": environment(),
-        "seed": recipe.training.seed,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-        "run": {name: summary[name] for name in ("workers", "precision", "epochs", "steps", "seconds")},
-    }
-
-
-_QUARANTINE = pa.schema(
-    [(name, pa.int64() if kind is int else pa.string()) for name, kind in BadRow.__annotations__.items()]
-)

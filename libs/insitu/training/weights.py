@@ -1,4 +1,4 @@
-"""Model weights as one `.npz` on any file system, in the order of `keras.Model.get_weights`."""
+"""Model weights as one `.npz`, in the order of `keras.Model.get_weights`."""
 
 import tempfile
 from pathlib import Path
@@ -8,16 +8,26 @@ import numpy as np
 from insitu.artifact import download, upload
 
 
+def write_weights(weights: list[np.ndarray], path: Path) -> None:
+    np.savez(path, *weights)
+
+
+def read_weights(path: Path) -> list[np.ndarray]:
+    with np.load(path, allow_pickle=False) as archive:
+        return [archive[f"arr_{i}"] for i in range(len(archive.files))]
+
+
 def save_weights(weights: list[np.ndarray], uri: str) -> None:
+    """Write to any file system."""
     with tempfile.TemporaryDirectory(prefix="insitu-") as scratch:
         local = Path(scratch) / "weights.npz"
-        np.savez(local, *weights)
+        write_weights(weights, local)
         upload(local, uri)
 
 
 def load_weights(uri: str) -> list[np.ndarray]:
+    """Read from any file system."""
     with tempfile.TemporaryDirectory(prefix="insitu-") as scratch:
         local = Path(scratch) / "weights.npz"
         download(uri, local)
-        with np.load(local, allow_pickle=False) as archive:
-            return [archive[f"arr_{i}"] for i in range(len(archive.files))]
+        return read_weights(local)

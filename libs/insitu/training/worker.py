@@ -6,6 +6,7 @@ Engines that run Keras give the strategy; nothing here knows which engine it is.
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from insitu.models.transfer import set_trunk_trainable
 from insitu.recipe import EpochDecay, Recipe, StepDecay
 from insitu.tasks import TASKS
 from insitu.training import schedules
+from insitu.training.checkpoints import Checkpoint
 from insitu.training.engines.base import TrainingJob
 from insitu.training.optimizers import build_optimizer
 from insitu.training.weights import load_weights
@@ -26,16 +28,12 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 
-def build_model(recipe: Recipe, classes: int, *, seed: int | None = None) -> "keras.Model":
-    """The recipe's model with random weights, in its precision.
+def build_model(recipe: Recipe, classes: int) -> "keras.Model":
+    """The recipe's model with random weights of its seed, in its precision, which must be resolved; K `classes`.
 
-    Args:
-        recipe: with a resolved precision.
-        classes: K.
-        seed: of the weights and of dropout; None takes the recipe's.
+    Its dropout layers draw from generators that can be set (`insitu.training.callbacks.DropoutSeeds`).
     """
-    seed = recipe.training.seed if seed is None else seed
-    with _keras_globals(seed=seed, bf16=recipe.training.precision == "bf16"):
+    with _keras_globals(seed=recipe.training.seed, bf16=recipe.training.precision == "bf16"):
         return models.build(
             recipe.model.name,
             size=recipe.data.size,
@@ -54,29 +52,43 @@ def _keras_globals(*, seed: int, bf16: bool) -> Iterator[None]:
     policy, python, numpy = tf.keras.mixed_precision.global_policy(), random.getstate(), np.random.get_state()
     tf.keras.utils.set_random_seed(seed)
     tf.keras.mixed_precision.set_global_policy("mixed_bfloat16" if bf16 else "float32")
+    tf.keras.backend.experimental.enable_tf_random_generator()
     try:
         yield
     finally:
+        tf.keras.backend.experimental.disable_tf_random_generator()
         tf.keras.mixed_precision.set_global_policy(policy)
         random.setstate(python)
         np.random.set_state(numpy)
 
 
-def training_model(job: TrainingJob, *, rank: int) -> "keras.Model":
-    """The job's model with its initial weights, compiled; called within the strategy's scope.
-
-    Every worker draws dropout masks of its own.
-    """
-    seed = np.random.SeedSequence([job.recipe.training.seed, rank, job.first_epoch]).generate_state(1)[0]
-    model = build_model(job.recipe, len(job.class_names), seed=int(seed))
-    model.set_weights(load_weights(job.initial_weights))
+def training_model(job: TrainingJob, restored: Checkpoint | None) -> "keras.Model":
+    """The job's model, compiled, as the checkpoint or else the initial weights have it; in the strategy's scope."""
+    model = build_model(job.recipe, len(job.class_names))
+    model.set_weights(restored.weights if restored else load_weights(job.initial_weights))
     set_trunk_trainable(model, job.train_trunk)
     optimizer = job.recipe.training.optimizer
     model.compile(
         build_optimizer(**optimizer.model_dump(exclude={"base_batch"})),
         loss=TASKS[job.recipe.task.kind].loss(job.class_weights),
     )
+    if restored:
+        model.optimizer.build(model.trainable_variables)
+        for variable, value in zip(model.optimizer.variables, restored.optimizer, strict=True):
+            variable.assign(value)
+    model._training_state = _Start(*divmod(job.first_step, job.train.steps))
     return model
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Where `Model.fit` begins; Keras's own seam for going on in mid-epoch is `Model._training_state`."""
+
+    epoch: int
+    step: int
+
+    def maybe_load_initial_counters_from_ckpt(self, steps: int, initial_epoch: int, mode: str) -> tuple[int, int]:
+        return self.epoch, self.step
 
 
 def distributed_batches(job: TrainingJob, threads: int) -> "tf.distribute.DistributedDataset":
@@ -91,7 +103,7 @@ def distributed_batches(job: TrainingJob, threads: int) -> "tf.distribute.Distri
             job.train,
             augment,
             rank=context.input_pipeline_id,
-            first_step=job.first_epoch * job.train.steps,
+            first_step=job.first_step,
             threads=threads,
         )
 

@@ -13,20 +13,21 @@ from insitu.recipe import Recipe
 WEIGHTS = "weights.npz"
 RESULT = "result.json"
 
+PREDICTIONS = "predictions.npz"
+
 Event = dict[str, Any]
 Listener = Callable[[Event], None]
-"""Called on the driver with what the workers report while they run; `event["event"]` says which:
+"""Called on the driver, one call at a time, with what happens while a run goes on; `event["event"]` says what:
 
+start: a gang starts: `epochs`, `steps_per_epoch`, `global_batch`, and the `first_step` it goes on from;
 worker: `rank`, `host`, `cores` and OpenMP `threads` of a worker that has loaded its model;
-epoch: a line of the history, as in `TrainingResult.history`.
+step: about once a second: `step` (done in the whole run), `epoch`, mean `loss` of the epoch so far,
+    `learning_rate`, `images_per_second` since the last one, and `seconds` since the run began;
+validation: `epoch`, and the `rows` of `of` that rank 0 has scored;
+epoch: a line of the history, as in `TrainingResult.history`;
+checkpoint: of `step`, took `seconds`; `error` says why it could not be written;
+restart: the gang died for `reason` and is started again from `step`, attempt `attempt` of `of`.
 """
-
-
-class WorkerFailure(RuntimeError):
-    """A worker failed; its own exception is the cause."""
-
-    def __init__(self, rank: int, host: str) -> None:
-        super().__init__(f"rank {rank} on {host}")
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,13 @@ class TrainingJob:
         source: the rows' columns and what they become.
         train, validation: shard plans with one shard a worker.
         class_weights: for the task's loss.
-        initial_weights: URI of an `.npz` that the first step starts from.
-        scratch: URI of a directory that driver and workers both reach.
-        first_epoch, last_epoch: the epochs to run, last one excluded.
+        initial_weights: URI of an `.npz` that the first epoch starts from.
+        scratch: URI of an empty directory that driver and workers both reach.
+        checkpoints: URI of the run's checkpoints.
+        first_epoch, last_epoch: the epochs of the phase, last one excluded.
         train_trunk: whether the trunk learns or only the head.
+        history: the epochs before `first_epoch`.
+        resume_step: a step within the phase whose checkpoint is gone on from; None starts at `first_epoch`.
     """
 
     recipe: Recipe
@@ -62,9 +66,17 @@ class TrainingJob:
     class_weights: np.ndarray | None
     initial_weights: str
     scratch: str
+    checkpoints: str
     first_epoch: int
     last_epoch: int
     train_trunk: bool
+    history: tuple[dict[str, Any], ...] = ()
+    resume_step: int | None = None
+
+    @property
+    def first_step(self) -> int:
+        """Optimiser steps of the whole run that are done when the job starts."""
+        return self.first_epoch * self.train.steps if self.resume_step is None else self.resume_step
 
 
 @dataclass(frozen=True)
@@ -73,14 +85,17 @@ class TrainingResult:
 
     Attributes:
         weights: URI of an `.npz` with the final weights, in `scratch`.
-        history: an entry an epoch: `epoch`, `loss`, `learning_rate`, `images_per_second` and the
-            validation metrics as `insitu.training.metrics.evaluate` names them, under `validation`.
+        predictions: URI of an `.npz` with the validation split's `labels` [N, ...] and `scores` [N, K] of
+            these weights, in the order of the plan's shards.
+        history: an entry an epoch of the whole run: `epoch`, its last `step`, `loss`, `learning_rate`,
+            `images_per_second` and the validation metrics as `insitu.training.metrics.evaluate` names them, under `validation`.
         metrics: the validation metrics of `weights`.
-        steps: optimiser steps that were run.
+        steps: optimiser steps of the whole run.
         images_per_second: over all workers, from the median step.
     """
 
     weights: str
+    predictions: str
     history: list[dict[str, Any]]
     metrics: dict[str, Any]
     steps: int
@@ -99,9 +114,13 @@ class Engine(Protocol):
         ...
 
     def train(self, job: TrainingJob, layout: Layout, listener: Listener) -> TrainingResult:
-        """Run the job's epochs.
+        """Run the job's epochs, writing checkpoints on the way.
+
+        On KeyboardInterrupt or SystemExit a checkpoint is written before the exception goes on.
 
         Raises:
             UserError: training diverged, or the workers do not share the scratch directory.
+            WorkerError: a worker's code failed.
+            WorkerLost: a worker died or stopped answering; the job can be run again from a checkpoint.
         """
         ...

@@ -1,0 +1,162 @@
+"""A gang: all workers of a training run, started together in Spark's barrier tasks and watched until they end.
+
+Each worker is a child of Spark's Python worker, so that its death is told with its exit code.
+"""
+
+import os
+import re
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from insitu.cluster.child import ChildDied, ChildFailed, describe_exit, run_in_child
+from insitu.cluster.threads import pin_process, worker_environment
+from insitu.errors import UserError, WorkerLost
+from insitu.training.engines.base import Layout, Listener
+from insitu.training.progress import ProgressServer, Reporter
+from insitu.training.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from pyspark import SparkContext
+    from pyspark.sql import SparkSession
+
+_POLL_SECONDS = 1
+_STOP_SECONDS = 60
+_SETTLE_SECONDS = 1
+
+
+@dataclass(frozen=True)
+class Member:
+    """A worker as it finds itself.
+
+    Attributes:
+        rank: its number, from 0.
+        hosts: of all workers, by rank.
+        cores: the CPUs that it is bound to.
+        reporter: its line to the driver.
+    """
+
+    rank: int
+    hosts: list[str]
+    cores: list[int]
+    reporter: Reporter
+
+
+def run_gang(
+    spark: "SparkSession",
+    work: Callable[[Member], None],
+    layout: Layout,
+    listener: Listener,
+    *,
+    silence_seconds: float,
+) -> None:
+    """Run `work` in every worker until all have ended.
+
+    On Ctrl-C or SIGTERM the workers are asked to stop, and have a minute to write a checkpoint.
+
+    Raises:
+        UserError: as a worker raised it.
+        WorkerError: a worker raised something else; the others are ended.
+        WorkerLost: a worker or its executor died, or none made progress for `silence_seconds`.
+    """
+    context = spark.sparkContext
+    conf = context.getConf()
+    host = conf.get("spark.driver.host")
+    assert host is not None
+    watchdog = Watchdog(listener, silence_seconds)
+    group = f"insitu-gang-{uuid4().hex[:8]}"
+    bind = conf.get("spark.driver.bindAddress")
+    with _interrupts_only_python(), ProgressServer(host, watchdog, bind=bind) as server, ThreadPoolExecutor(1) as thread:
+        job = thread.submit(_run_job, context, group, partial(_member, work, layout, server.reporter()), layout.workers)
+        try:
+            stuck = _watch(job, watchdog)
+        except (KeyboardInterrupt, SystemExit):
+            server.ask_to_stop()
+            wait_for([job], _STOP_SECONDS)
+            raise
+        finally:
+            if not job.done():
+                context.cancelJobGroup(group)
+                wait_for([job])
+        if stuck:
+            raise WorkerLost(stuck)
+        error = job.exception()
+        if error is not None:
+            time.sleep(_SETTLE_SECONDS)  # for what the workers said last
+            raise watchdog.failure(lost_executor(str(error))) from None
+
+
+@contextmanager
+def _interrupts_only_python() -> Iterator[None]:
+    """Ctrl-C raises and does nothing else: PySpark's own handler would cancel the gang before its checkpoint."""
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or "pyspark" not in getattr(handler, "__module__", ""):
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def _watch(job: "Future[None]", watchdog: Watchdog) -> str:
+    """Wait for the job's end; returns who holds the gang up where it is stuck."""
+    while not wait_for([job], _POLL_SECONDS).done:
+        stuck = watchdog.stuck()
+        if stuck:
+            return stuck
+    return ""
+
+
+def lost_executor(spark_error: str) -> str:
+    """What Spark says of a lost executor, in one line; "" where it lost none."""
+    lost = re.search(r"ExecutorLostFailure \(executor (\S+) .*?\) Reason: (.*)", spark_error)
+    if lost is None:
+        return ""
+    task = re.search(rf"\((\S+) executor {lost[1]}\): ExecutorLostFailure", spark_error)
+    host = f" on {task[1]}" if task else ""
+    code = re.search(r"exited with code (\d+)", lost[2])
+    cause = f": {describe_exit(128 - int(code[1]), out_of_memory=False)}" if code and int(code[1]) > 128 else ""
+    return f"executor {lost[1]}{host} was lost: {lost[2]}{cause}"
+
+
+def _run_job(context: "SparkContext", group: str, member: Callable[[Iterable[int]], Iterator[Any]], size: int) -> None:
+    context.setJobGroup(group, f"insitu gang of {size} workers", interruptOnCancel=True)
+    context.parallelize(range(size), size).barrier().mapPartitions(member).collect()
+
+
+def _member(work: Callable[[Member], None], layout: Layout, reporter: Reporter, tasks: Iterable[int]) -> Iterator[Any]:
+    """In Spark's Python worker: take cores, work in a child, and tell the driver how it ended."""
+    from pyspark import BarrierTaskContext, SparkFiles
+
+    # Workers are killed, not ended: what they leave in their temporary directory goes with the application.
+    tempfile.tempdir = SparkFiles.getRootDirectory()
+    context = BarrierTaskContext.get()
+    rank = context.partitionId()
+    hosts = [info.address.rpartition(":")[0] for info in context.getTaskInfos()]
+    try:
+        run_in_child(lambda: _work(work, rank, hosts, layout, reporter))
+    except (UserError, ChildFailed, ChildDied) as error:
+        kind = error.kind if isinstance(error, ChildFailed) else type(error).__name__
+        reporter({"event": "failed", "rank": rank, "host": hosts[rank], "kind": kind, "text": str(error)})
+        raise
+    return iter(())
+
+
+def _work(work: Callable[[Member], None], rank: int, hosts: list[str], layout: Layout, reporter: Reporter) -> None:
+    # Here and not in Spark's settings: Spark overwrites OMP_NUM_THREADS with `spark.task.cpus` (SPARK-42613).
+    os.environ.update(worker_environment(layout.threads))
+    reporter.live(rank, hosts[rank])
+    cores = pin_process(local_rank=hosts[:rank].count(hosts[rank]), threads=layout.threads)
+    work(Member(rank, hosts, cores, reporter))
+    reporter({"event": "done", "rank": rank})

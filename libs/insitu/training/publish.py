@@ -1,0 +1,155 @@
+"""The model directory of a finished run."""
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from insitu import artifact
+from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, open_filesystem, persist
+from insitu.data.plan import Rows, ShardPlan
+from insitu.data.scan import BadRow
+from insitu.errors import UserError
+from insitu.provenance import code_version, environment
+from insitu.recipe import Recipe
+from insitu.report import write_report
+from insitu.training.engines.base import TrainingResult
+from insitu.training.prepare import Prepared
+from insitu.training.rundir import RunDirectory
+
+if TYPE_CHECKING:
+    import keras
+
+
+def publish(
+    model: "keras.Model",
+    *,
+    recipe: Recipe,
+    prepared: Prepared,
+    validation: ShardPlan,
+    result: TrainingResult,
+    run: RunDirectory,
+    summary: dict[str, Any],
+    provenance: dict[str, Any],
+) -> None:
+    """Write the model directory, with the report, and make it appear at `summary["output"]` in one step.
+
+    Raises:
+        UserError: the output's file system is full, or stays away.
+    """
+    with tempfile.TemporaryDirectory(prefix="insitu-") as scratch:
+        directory = Path(scratch)
+        model.save(directory / artifact.MODEL)
+        (directory / artifact.RECIPE).write_text(recipe.to_yaml())
+        artifact.write_json(directory / artifact.SIGNATURE, _signature(model, recipe).to_json())
+        artifact.write_json(directory / artifact.METRICS, summary["metrics"])
+        artifact.write_json(directory / artifact.PROVENANCE, provenance)
+        quarantine = pa.Table.from_pylist([asdict(row) for row in prepared.scan.bad], _QUARANTINE)
+        pq.write_table(quarantine, directory / artifact.QUARANTINE)
+        rows = [piece for shard in validation.shards for piece in shard]
+        pq.write_table(_predictions(rows, result.predictions), directory / artifact.PREDICTIONS)
+        _fetch_record(run, directory)
+        print("report: drawing curves, intervals and examples", file=sys.stderr)
+        write_report(directory, model=model, read_images=_image_reader(prepared, validation, rows))
+        try:
+            persist(lambda: artifact.publish(directory, summary["output"], staging=run.uri), "publishing the model")
+        except FILE_SYSTEM_ERRORS as error:
+            mend = "free space or wait for it, then give the same command with --resume: all training is kept"
+            raise UserError("--output", f"{summary['output']} cannot be written ({error})", mend) from None
+
+
+def provenance(
+    recipe: Recipe,
+    prepared: Prepared,
+    *,
+    summary: dict[str, Any],
+    workers: list[dict[str, Any]],
+    restarts: list[dict[str, Any]],
+    started: float,
+) -> dict[str, Any]:
+    """Where a model comes from."""
+    rows = {name: sum(map(len, pieces)) for name, pieces in prepared.scan.rows.items()}
+    return {
+        "data": {
+            "uri": prepared.dataset.uri,
+            "fingerprint": prepared.dataset.fingerprint,
+            "rows": {**rows, "quarantined": prepared.scan.bad_rows, "unused": prepared.scan.unused},
+        },
+        "code": code_version(),
+        "parent_model": recipe.model.init,
+        "environment": environment(),
+        "seed": recipe.training.seed,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "run": {
+            name: summary[name] for name in ("workers", "precision", "epochs", "steps", "seconds", "resumed_from_step")
+        },
+        "workers": workers,
+        "restarts": restarts,
+    }
+
+
+def _signature(model: "keras.Model", recipe: Recipe) -> artifact.Signature:
+    """What the model takes and gives, with the arguments of the decoder that training used."""
+    assert recipe.task.classes is not None
+    image, scores = model.inputs[0], model.outputs[0]
+    return artifact.Signature(
+        task=recipe.task.kind,
+        inputs=(artifact.Tensor("image", image.dtype.name, tuple(image.shape), "NHWC"),),
+        outputs=(artifact.Tensor("scores", scores.dtype.name, tuple(scores.shape), "NK"),),
+        class_names=recipe.task.classes,
+        preprocessing=artifact.Preprocessing(artifact.DECODER, recipe.data.size, recipe.data.channels),
+    )
+
+
+def _predictions(rows: Sequence[Rows], uri: str) -> pa.Table:
+    """A row for each validation row: where it is, its label and its scores."""
+    with fsspec.open(uri) as source, np.load(source, allow_pickle=False) as archive:
+        labels, scores = archive["labels"], archive["scores"]
+    return pa.table(
+        {
+            "path": pa.array([piece.path for piece in rows for _ in piece.offsets]),
+            "row_group": pa.array([piece.row_group for piece in rows for _ in piece.offsets], pa.int64()),
+            "row": pa.array(np.concatenate([piece.offsets for piece in rows]), pa.int64()),
+            "label": pa.array(labels.astype(np.int64).tolist()),
+            "scores": pa.array(scores.tolist(), pa.list_(pa.float32())),
+        }
+    )
+
+
+def _image_reader(
+    prepared: Prepared, validation: ShardPlan, rows: Sequence[Rows]
+) -> Callable[[Sequence[int]], list[np.ndarray]]:
+    """Reads images, uint8 [H, W, C], by their place in the validation split."""
+    ends = np.cumsum([len(piece) for piece in rows])
+
+    def read(places: Sequence[int]) -> list[np.ndarray]:
+        pieces = []
+        for place in places:
+            which = int(np.searchsorted(ends, place, side="right"))
+            offset = place - int(ends[which])  # from the piece's end
+            pieces.append(rows[which][slice(offset, offset + 1 or None)])
+        batches = prepared.source.validation_batches(replace(validation, shards=(tuple(pieces),)), 0)
+        return [image for batch in batches for image in prepared.source.decode(batch.images)]
+
+    return read
+
+
+def _fetch_record(run: RunDirectory, directory: Path) -> None:
+    """History, steps and TensorBoard's files, as they were written while the run went on."""
+    file_system, path = open_filesystem(run.uri)
+    for name in (artifact.HISTORY, artifact.STEPS):
+        file_system.get_file(f"{path}/{name}", str(directory / name))
+    file_system.get(f"{path}/{artifact.TENSORBOARD}", str(directory / artifact.TENSORBOARD), recursive=True)
+
+
+_QUARANTINE = pa.schema(
+    [(name, pa.int64() if kind is int else pa.string()) for name, kind in BadRow.__annotations__.items()]
+)

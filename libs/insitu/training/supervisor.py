@@ -1,0 +1,74 @@
+"""Runs an engine's jobs, and starts a gang that died again from the newest checkpoint."""
+
+import sys
+from dataclasses import replace
+
+from insitu.cluster.filesystem import persist
+from insitu.errors import WorkerLost
+from insitu.training.engines.base import Engine, Layout, Listener, TrainingJob, TrainingResult
+from insitu.training.rundir import RunDirectory
+
+
+class Supervisor:
+    """Supervises all jobs of a run.
+
+    Args:
+        engine, layout: what trains, and where.
+        run: takes checkpoints and what gangs leave.
+        listener: gets the engine's events, and `start` and `restart`.
+
+    Attributes:
+        restarts: one dict a restart: `step` and `reason`.
+    """
+
+    def __init__(self, engine: Engine, layout: Layout, run: RunDirectory, listener: Listener) -> None:
+        self._engine = engine
+        self._layout = layout
+        self._run = run
+        self._listener = listener
+        self.restarts: list[dict[str, int | str]] = []
+
+    def train(self, job: TrainingJob) -> TrainingResult:
+        """Run a job to its end.
+
+        Raises:
+            WorkerLost: workers died more often than `training.max_restarts`.
+        """
+        training = job.recipe.training
+        while True:
+            self._listener(
+                {
+                    "event": "start",
+                    "epochs": training.epochs,
+                    "steps_per_epoch": job.train.steps,
+                    "global_batch": training.global_batch,
+                    "first_step": job.first_step,
+                }
+            )
+            try:
+                return self._engine.train(replace(job, scratch=self._run.scratch()), self._layout, self._listener)
+            except WorkerLost as lost:
+                if len(self.restarts) == training.max_restarts:
+                    raise WorkerLost(f"{lost}\nrestarts so far: {len(self.restarts)}, training.max_restarts") from None
+                job = self.resumed(job)
+                self._note(job, str(lost))
+
+    def resumed(self, job: TrainingJob) -> TrainingJob:
+        """The job from the newest valid checkpoint within it on, or from its beginning."""
+        step = self.newest_step(job) or 0
+        return replace(job, resume_step=step if step > job.first_epoch * job.train.steps else None)
+
+    def newest_step(self, job: TrainingJob) -> int | None:
+        """The step of the newest valid checkpoint."""
+        store = self._run.store(keep=job.recipe.training.checkpoint.keep)
+        newest = persist(lambda: store.newest(_warn), f"reading the checkpoints of {self._run.uri}")
+        return newest.step if newest else None
+
+    def _note(self, job: TrainingJob, reason: str) -> None:
+        self.restarts.append({"step": job.first_step, "reason": reason})
+        count, most = len(self.restarts), job.recipe.training.max_restarts
+        self._listener({"event": "restart", "attempt": count, "of": most, "reason": reason, "step": job.first_step})
+
+
+def _warn(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
