@@ -247,13 +247,3 @@ def test_upload_appears_whole(tmp_path: Path) -> None:
     artifact.download(f"file://{tmp_path}/there", tmp_path / "back")
     assert (tmp_path / "back").read_text() == "new"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["back", "local", "there"]
-
-
-def test_scratch_directory_is_beside_the_output_and_goes_with_the_run(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), artifact.scratch_directory(f"file://{tmp_path}/model") as uri:
-        scratch = Path(uri.removeprefix("file://"))
-        assert scratch.parent == tmp_path
-        assert scratch.name.startswith(".")
-        (scratch / "weights.npz").write_text("")
-        raise RuntimeError
-    assert list(tmp_path.iterdir()) == []

@@ -63,6 +63,19 @@ class SparkSubmitStderr(io.TextIOBase):
         SparkContext._ensure_initialized()
         assert SparkContext._jvm is not None
         self._stream = SparkContext._jvm.System.err
+        try:
+            self._descriptor = os.open(f"/proc/{os.getppid()}/fd/2", os.O_WRONLY | os.O_NOCTTY)
+        except OSError:  # a socket, as under systemd: no terminal
+            self._descriptor = os.open(os.devnull, os.O_WRONLY)
+
+    encoding = "utf-8"
+
+    def fileno(self) -> int:
+        """The JVM's own stderr; asked for a terminal and its size, never written to."""
+        return self._descriptor
+
+    def isatty(self) -> bool:
+        return os.isatty(self._descriptor)
 
     def write(self, text: str) -> int:
         from py4j.protocol import Py4JError

@@ -10,7 +10,7 @@ from image_data import as_npy, as_uri, numbered, write_table
 from insitu.data.augment import Augmentation
 from insitu.data.columns import ImageColumn, LabelColumn
 from insitu.data.dataset import open_dataset
-from insitu.data.pipeline import Source, training_dataset
+from insitu.data.pipeline import Source
 from insitu.data.plan import Rows, ShardPlan, plan_shards
 
 ROWS, BATCH = 38, 4
@@ -39,7 +39,7 @@ Batches = list[tuple[np.ndarray, np.ndarray]]
 def batches(
     plan: ShardPlan, steps: int, *, augment: Augmentation = PLAIN, rank: int = 0, first_step: int = 0
 ) -> Batches:
-    dataset = training_dataset(SOURCE, plan, augment, rank=rank, first_step=first_step, threads=2)
+    dataset = SOURCE.training_dataset(plan, augment, rank=rank, first_step=first_step, threads=2)
     return list(islice(dataset.as_numpy_iterator(), steps))
 
 
@@ -113,6 +113,6 @@ def test_bytes_that_end_in_zeros_reach_the_decoder_whole(tmp_path: Path) -> None
         "pyarrow", ImageColumn("image", "encoded"), LabelColumn("label", "multi_hot"), (6, 7), 1, (3,), "float32"
     )
     plan = plan_shards([Rows(path, 0, np.arange(8, dtype=np.int32))], workers=1, local_batch=8, window_rows=8, seed=1)
-    images, labels = next(training_dataset(source, plan, PLAIN, rank=0, first_step=0, threads=1).as_numpy_iterator())
+    images, labels = next(source.training_dataset(plan, PLAIN, rank=0, first_step=0, threads=1).as_numpy_iterator())
     np.testing.assert_array_equal(images, np.zeros((8, 6, 7, 1)))
     np.testing.assert_array_equal(labels, [[0, 1, 1]] * 8)

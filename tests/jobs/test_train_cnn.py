@@ -65,49 +65,102 @@ def test_mistakes_end_with_2_and_one_line(
     assert not (tmp_path / "model").exists()
 
 
+Start = Callable[..., subprocess.Popen[str]]
+
+
 @pytest.fixture
-def running(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A job that has trained its first epoch and has many to go."""
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts the job with many epochs to go, with further flags, and waits for its first one."""
     data = write_rows(tmp_path / "data", digit_rows())
-    flags = ["--recipe", RECIPE, "--data", data, "--output", str(tmp_path / "model"), "--set", "training.epochs=10000"]
-    process = subprocess.Popen(
-        ["spark-submit", "--master", "local[2]", JOB, *flags],
-        cwd=ROOT,
-        env={name: value for name, value in os.environ.items() if not name.startswith("PYSPARK_")},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
+    started: list[subprocess.Popen[str]] = []
+
+    def start_job(*flags: str) -> subprocess.Popen[str]:
+        files = ["--recipe", RECIPE, "--data", data, "--output", str(tmp_path / "model")]
+        process = subprocess.Popen(
+            ["spark-submit", "--master", "local[2]", JOB, *files, "--set", "training.epochs=10000", *flags],
+            cwd=ROOT,
+            env={name: value for name, value in os.environ.items() if not name.startswith("PYSPARK_")},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
         assert process.stderr is not None
         while not process.stderr.readline().startswith("epoch 1:"):
             assert process.poll() is None
-        yield process
-    finally:
+        return process
+
+    yield start_job
+    for process in started:
         stop_group(process)
 
 
-def test_ctrl_c_ends_the_job_and_its_workers(running: subprocess.Popen[str], tmp_path: Path) -> None:
-    workers = psutil.Process(running.pid).children(recursive=True)
-    os.killpg(running.pid, signal.SIGINT)
-    _, stderr = running.communicate(timeout=60)
-    assert running.returncode == 130
-    assert stderr.splitlines()[-1] == "train_cnn: interrupted"
+def last_step(run: Path) -> int:
+    return max(int(path.name.removeprefix("step-")) for path in (run / "checkpoints").glob("step-*"))
+
+
+def resume(submit: Callable[..., Submitted], directory: Path) -> Submitted:
+    """Go on for two epochs, of a step each, with the run that was ended."""
+    epochs = f"training.epochs={last_step(directory / 'model.run') + 2}"
+    files = ["--recipe", RECIPE, "--data", directory / "data", "--output", directory / "model"]
+    return submit(JOB, *files, "--resume", "--set", epochs)
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "words"),
+    [
+        (lambda process: os.killpg(process.pid, signal.SIGINT), 130, "interrupted"),
+        (lambda process: process.send_signal(signal.SIGTERM), 143, "terminated"),
+    ],
+    ids=["Ctrl-C", "SIGTERM"],
+)
+def test_interrupted_job_writes_a_checkpoint_and_can_be_resumed(
+    start: Start,
+    submit: Callable[..., Submitted],
+    tmp_path: Path,
+    end: Callable[[subprocess.Popen[str]], None],
+    code: int,
+    words: str,
+) -> None:
+    process = start()
+    family = psutil.Process(process.pid).children(recursive=True)
+    end(process)
+    stdout, stderr = process.communicate(timeout=120)
+    assert (process.returncode, stdout) == (code, "")
+    step = last_step(tmp_path / "model.run")
+    assert f"last checkpoint after step {step}; --resume goes on" in stderr.splitlines()[-2]
+    assert stderr.splitlines()[-1] == f"train_cnn: {words}"
     assert "Traceback" not in stderr
-    _, alive = psutil.wait_procs(workers, timeout=30)
+    _, alive = psutil.wait_procs(family, timeout=30)
     assert not alive
     assert not (tmp_path / "model").exists()
+    run = resume(submit, tmp_path)
+    assert (run.summary["resumed_from_step"], run.summary["steps"]) == (step, step + 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "model"]
 
 
-def test_a_killed_worker_ends_the_job_with_its_failure(running: subprocess.Popen[str], tmp_path: Path) -> None:
-    started = psutil.Process(running.pid).children(recursive=True)
-    alive = [process for process in started if process.status() != psutil.STATUS_ZOMBIE]
-    workers = [process for process in alive if "pyspark.daemon" in process.cmdline()]
-    largest = max(workers, key=lambda process: process.memory_info().rss)
-    largest.kill()
-    stdout, stderr = running.communicate(timeout=120)
-    assert (running.returncode, stdout) == (1, "")
-    assert "Python worker exited unexpectedly (crashed)" in stderr
-    assert stderr.splitlines()[-1] == "train_cnn: failed: Py4JJavaError"
+def test_job_that_was_killed_altogether_can_be_resumed(
+    start: Start, submit: Callable[..., Submitted], tmp_path: Path
+) -> None:
+    process = start("--set", "training.checkpoint.every_steps=1")
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    _, alive = psutil.wait_procs(family, timeout=60)
+    assert not alive
+    run = resume(submit, tmp_path)
+    assert run.summary["resumed_from_step"] == run.summary["steps"] - 2
+
+
+def test_a_worker_that_dies_too_often_ends_the_job_with_its_death(start: Start, tmp_path: Path) -> None:
+    process = start("--set", "training.max_restarts=0")
+    family = psutil.Process(process.pid).children(recursive=True)
+    alive = [member for member in family if member.status() != psutil.STATUS_ZOMBIE]
+    workers = [member for member in alive if "pyspark.daemon" in member.cmdline()]
+    max(workers, key=lambda member: member.memory_info().rss).kill()
+    stdout, stderr = process.communicate(timeout=120)
+    assert (process.returncode, stdout) == (1, "")
+    assert "rank 0 on 127.0.0.1: exit code 137 (SIGKILL): " in stderr
+    assert "Traceback" not in stderr
+    assert stderr.splitlines()[-1].startswith("train_cnn: failed")
     assert [path.name for path in tmp_path.iterdir()] == ["data"]

@@ -1,18 +1,19 @@
 """What every engine owes: one class of tests, run on each of them."""
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
 import insitu
-from insitu.errors import UserError
+from insitu.errors import UserError, WorkerError
 from insitu.recipe import parse
 from training.digits_rows import VALIDATION, digit_rows, recipe_tree, write_rows
 
@@ -36,6 +37,26 @@ class Run:
 
     def weights(self) -> list[np.ndarray]:
         return insitu.load(self.output).model.get_weights()
+
+    def history(self) -> list[dict[str, Any]]:
+        return history_of(self.output)
+
+
+def history_of(output: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (Path(output) / "history.jsonl").read_text().splitlines()]
+
+
+class Interrupt:
+    """Ctrl-C, in effect, once a step is done."""
+
+    def __init__(self, *, after_step: int) -> None:
+        self._after_step = after_step
+        self._done = False
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        if event["event"] == "step" and event["step"] >= self._after_step and not self._done:
+            self._done = True
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +97,41 @@ class TestEngine:
         history = [json.loads(line) for line in (Path(two_workers.output) / "history.jsonl").read_text().splitlines()]
         assert [line["epoch"] for line in history] == [0, 1]
         assert [{**line, "event": "epoch"} for line in history] == epochs
+        assert not Path(f"{two_workers.output}.run").exists()
+
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_resumed_run_is_the_uninterrupted_one(
+        self, spark: SparkSession, engine: str, tmp_path: Path, workers: int
+    ) -> None:
+        """Stopped in mid-epoch, with dropout, a plateau and early stopping: weights and history are the same."""
+        data = write_rows(tmp_path / "data", digit_rows(train=640, validation=33))
+        tree = recipe_tree(
+            engine=engine,
+            workers=workers,
+            epochs=8,
+            augment={"flip": True, "brightness": 0.2},
+            schedule={"decay": {"kind": "plateau", "min_delta": 10.0, "factor": 0.5}},
+            early_stopping={"patience_epochs": 7},
+        )
+        whole = Run(spark, tree, data, tmp_path / "whole")
+        interrupt = Interrupt(after_step=45)
+        output = str(tmp_path / "resumed")
+        with pytest.raises(KeyboardInterrupt):
+            insitu.train(spark, parse(tree), data=data, output=output, listener=interrupt)
+        (checkpoint,) = Path(f"{output}.run/checkpoints").iterdir()
+        step = int(checkpoint.name.removeprefix("step-"))
+        assert step % 20, "it was not stopped in mid-epoch"
+        with pytest.raises(UserError, match=rf"an unfinished run is at .*, its last checkpoint after step {step}; add"):
+            insitu.train(spark, parse(tree), data=data, output=output)
+        summary = insitu.train(spark, parse(tree), data=data, output=output, resume=True, listener=lambda event: None)
+        assert (summary["resumed_from_step"], summary["steps"], summary["epochs"]) == (step, 160, 8)
+        for ours, theirs in zip(whole.weights(), insitu.load(output).model.get_weights(), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+        for line, again in zip(whole.history(), history_of(output), strict=True):
+            assert line["learning_rate"] == again["learning_rate"]
+            assert line["loss"] == pytest.approx(again["loss"], abs=1e-5)
+            assert line["validation"]["loss"] == pytest.approx(again["validation"]["loss"], abs=1e-5)
+        assert whole.history()[-1]["learning_rate"] < 0.001
 
     def test_metrics_are_scikit_learns_on_the_published_models_scores(self, two_workers: Run) -> None:
         trained, rows = insitu.load(two_workers.output), digit_rows()
@@ -155,7 +211,7 @@ class TestEngine:
         def vanish(event: dict[str, Any]) -> None:
             shutil.rmtree(data, ignore_errors=True)
 
-        with pytest.raises(Py4JJavaError, match=r"FileNotFoundError[\s\S]*WorkerFailure: rank \d+ on 127\.0\.0\.1"):
+        with pytest.raises(WorkerError, match=r"rank \d+ on 127\.0\.0\.1:\n[\s\S]*FileNotFoundError"):
             insitu.train(
                 spark, parse(recipe_tree(engine=engine)), data=data, output=str(tmp_path / "model"), listener=vanish
             )

@@ -26,12 +26,11 @@ def closed_form(weights: list[np.ndarray], steps: list[list[np.ndarray]], *, tru
     velocity = [np.zeros_like(weight) for weight in weights]
     for gradients in steps:
         for k, gradient in enumerate(gradients):
-            if weights[k].ndim > 1:
-                local = np.float64(1)
-                if trust is not None:
-                    norm = np.linalg.norm(weights[k])
-                    local = trust * norm / (np.linalg.norm(gradient) + DECAY * norm)
-                gradient = local * (gradient + DECAY * weights[k])
+            norm, decay = np.linalg.norm(weights[k]), DECAY if weights[k].ndim > 1 else 0
+            local = 1.0
+            if trust is not None:
+                local = float(trust * norm / (np.linalg.norm(gradient) + DECAY * norm)) if decay else trust
+            gradient = local * (gradient + decay * weights[k])
             velocity[k] = MOMENTUM * velocity[k] + RATE * gradient
             weights[k] = weights[k] - velocity[k]
     return weights
@@ -76,6 +75,12 @@ def test_lars_moves_a_layer_of_zeros_and_leaves_one_without_gradient() -> None:
     moved, kept = run(optimizer, [zeros, ones], [[ones, zeros]])
     np.testing.assert_allclose(moved, -RATE * ones)
     np.testing.assert_array_equal(kept, ones)
+
+
+def test_lars_moves_a_bias_of_zeros_at_the_trust_coefficient() -> None:
+    """At the whole rate, 4 and more, the first steps would end every ReLU of a network without normalisation."""
+    (bias,) = run(lars(), [np.zeros(3, np.float32)], [[np.ones(3, np.float32)]])
+    np.testing.assert_allclose(bias, -RATE * TRUST * np.ones(3))
 
 
 def test_lars_trains_under_the_multi_worker_strategy() -> None:

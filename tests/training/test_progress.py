@@ -1,8 +1,10 @@
 """Progress over real sockets, from processes of their own."""
 
 import multiprocessing
+import os
 import socket
 import threading
+import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client
@@ -11,7 +13,7 @@ from queue import Queue
 import pytest
 
 from insitu.training.engines.base import Event
-from insitu.training.progress import ProgressServer, Reporter
+from insitu.training.progress import HEARTBEAT_SECONDS, ProgressServer, Reporter
 
 HOST = "127.0.0.1"
 TIMEOUT_SECONDS = 30
@@ -62,3 +64,49 @@ def test_end_closes_the_port_and_ends_its_thread() -> None:
 def test_error_of_the_training_passes_through() -> None:
     with pytest.raises(RuntimeError, match="diverged"), ProgressServer(HOST, lambda event: None):
         raise RuntimeError("diverged")
+
+
+def test_worker_hears_the_request_to_stop() -> None:
+    with ProgressServer(HOST, lambda event: None) as server:
+        reporter = server.reporter()
+        reporter.live(3, "host")
+        assert not reporter.stop_requested()
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while not reporter.stop_requested():
+            server.ask_to_stop()
+            assert time.monotonic() < deadline
+        assert reporter.stop_requested()
+
+
+def test_live_worker_says_how_far_it_is_and_its_end_is_told() -> None:
+    heard: Queue[Event] = Queue()
+    with ProgressServer(HOST, heard.put) as server:
+        worker = multiprocessing.get_context("fork").Process(target=live_and_die, args=(server.reporter(),))
+        worker.start()
+        events = [heard.get(timeout=TIMEOUT_SECONDS) for _ in range(3)]
+        worker.join()
+    assert events == [
+        {"event": "hello", "rank": 3, "host": "host"},
+        {"event": "alive", "rank": 3, "progress": 1},
+        {"event": "gone", "rank": 3},
+    ]
+
+
+def live_and_die(reporter: Reporter) -> None:
+    reporter.live(3, "host")
+    reporter.advance()
+    time.sleep(HEARTBEAT_SECONDS * 1.5)
+    os._exit(9)
+
+
+def test_what_the_listener_raises_is_kept() -> None:
+    def refuse(event: Event) -> None:
+        raise KeyError(event["event"])
+
+    with ProgressServer(HOST, refuse) as server:
+        reporter = server.reporter()
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while server.error is None:
+            reporter({"event": "step"})
+            assert time.monotonic() < deadline
+        assert isinstance(server.error, KeyError)

@@ -63,6 +63,7 @@ def job(tmp_path: Path) -> TrainingJob:
         class_weights=None,
         initial_weights=initial,
         scratch=f"file://{tmp_path}",
+        checkpoints=f"file://{tmp_path}/checkpoints",
         first_epoch=0,
         last_epoch=2,
         train_trunk=True,
@@ -92,12 +93,12 @@ def test_head_follows_the_task() -> None:
 
 
 def test_training_starts_from_the_jobs_weights(job: TrainingJob) -> None:
-    for weight in training_model(job, rank=0).get_weights():
+    for weight in training_model(job, None).get_weights():
         np.testing.assert_array_equal(weight, np.full_like(weight, 0.01))
 
 
 def test_frozen_trunk_trains_the_head_alone(job: TrainingJob) -> None:
-    model = training_model(replace(job, train_trunk=False), rank=0)
+    model = training_model(replace(job, train_trunk=False), None)
     before = model.get_weights()
     model.fit(np.full((4, SIZE, SIZE, 1), 9, np.uint8), np.array([0, 1, 2, 0]), verbose=0)
     changed = [not np.array_equal(old, new) for old, new in zip(before, model.get_weights(), strict=True)]
@@ -108,7 +109,7 @@ def test_frozen_trunk_trains_the_head_alone(job: TrainingJob) -> None:
 
 def test_optimizer_has_the_recipes_settings(job: TrainingJob) -> None:
     settings = {"name": "lars", "learning_rate": 0.5, "momentum": 0.8, "weight_decay": 0.01, "base_batch": 4}
-    optimizer = training_model(replace(job, recipe=recipe(optimizer=settings)), rank=0).optimizer
+    optimizer = training_model(replace(job, recipe=recipe(optimizer=settings)), None).optimizer
     assert type(optimizer).__name__ == "LARS"
     config = optimizer.get_config()
     assert [config[key] for key in ("learning_rate", "momentum", "weight_decay")] == pytest.approx([0.5, 0.8, 0.01])
@@ -116,9 +117,9 @@ def test_optimizer_has_the_recipes_settings(job: TrainingJob) -> None:
 
 def test_class_weights_reach_the_loss(job: TrainingJob) -> None:
     images, labels = np.zeros((4, SIZE, SIZE, 1), np.uint8), np.full(4, 2)
-    plain = training_model(job, rank=0).evaluate(images, labels, verbose=0)
+    plain = training_model(job, None).evaluate(images, labels, verbose=0)
     weights = np.array([1, 1, 3], np.float32)
-    weighted = training_model(replace(job, class_weights=weights), rank=0).evaluate(images, labels, verbose=0)
+    weighted = training_model(replace(job, class_weights=weights), None).evaluate(images, labels, verbose=0)
     assert weighted == pytest.approx(3 * plain, rel=1e-5)
 
 

@@ -63,73 +63,71 @@ class Source:
             for step, batch in zip(range(done, plan.steps), self._stream(windows, plan.local_batch), strict=False):
                 yield batch, (plan.seed, (epoch * plan.steps + step) * plan.workers + rank)
 
+    def training_dataset(
+        self, plan: ShardPlan, augment: Augmentation, *, rank: int, first_step: int, threads: int
+    ) -> "tf.data.Dataset":
+        """One worker's training batches, without end.
 
-def training_dataset(
-    source: Source, plan: ShardPlan, augment: Augmentation, *, rank: int, first_step: int, threads: int
-) -> "tf.data.Dataset":
-    """One worker's training batches, without end.
+        Args:
+            plan: the rows.
+            augment: changes to the decoded images.
+            rank: the worker's.
+            first_step: steps of the run that are already done.
+            threads: batches decoded at once.
 
-    Args:
-        source, plan: the rows.
-        augment: changes to the decoded images.
-        rank: the worker's.
-        first_step: steps of the run that are already done.
-        threads: batches decoded at once.
+        Returns:
+            a dataset of (uint8 [B, h, w, C], `label_dtype` [B, *label_shape]); its order and
+            its augmentation are pure functions of the plan's seed and the step.
+        """
+        import tensorflow as tf
 
-    Returns:
-        a dataset of (uint8 [B, h, w, C], `source.label_dtype` [B, *label_shape]); its order and
-        its augmentation are pure functions of the plan's seed and the step.
-    """
-    import tensorflow as tf
+        size = plan.local_batch
 
-    size = plan.local_batch
+        def generate() -> Iterator[tuple[np.ndarray, np.ndarray, tuple[int, int]]]:
+            for batch, seed in self.training_batches(plan, rank, first_step):
+                yield np.array(batch.images, object), batch.labels.astype(self.label_dtype), seed
 
-    def generate() -> Iterator[tuple[np.ndarray, np.ndarray, tuple[int, int]]]:
-        for batch, seed in source.training_batches(plan, rank, first_step):
-            yield np.array(batch.images, object), batch.labels.astype(source.label_dtype), seed
+        def prepare(images: "tf.Tensor", labels: "tf.Tensor", seed: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
+            pixels = tf.numpy_function(self.decode, [images], tf.uint8, stateful=False)
+            pixels = tf.ensure_shape(pixels, [size, *self.size, self.channels])
+            return augment(pixels, seed), labels
 
-    def prepare(images: "tf.Tensor", labels: "tf.Tensor", seed: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
-        pixels = tf.numpy_function(source.decode, [images], tf.uint8, stateful=False)
-        pixels = tf.ensure_shape(pixels, [size, *source.size, source.channels])
-        return augment(pixels, seed), labels
+        encoded = tf.data.Dataset.from_generator(
+            generate,
+            output_signature=(
+                tf.TensorSpec([size], tf.string),
+                tf.TensorSpec([size, *self.label_shape], self.label_dtype),
+                tf.TensorSpec([2], tf.int64),
+            ),
+        )
+        return encoded.map(prepare, num_parallel_calls=threads, deterministic=True).prefetch(2)
 
-    encoded = tf.data.Dataset.from_generator(
-        generate,
-        output_signature=(
-            tf.TensorSpec([size], tf.string),
-            tf.TensorSpec([size, *source.label_shape], source.label_dtype),
-            tf.TensorSpec([2], tf.int64),
-        ),
-    )
-    return encoded.map(prepare, num_parallel_calls=threads, deterministic=True).prefetch(2)
+    def validation_dataset(self, plan: ShardPlan, *, rank: int, threads: int) -> "tf.data.Dataset":
+        """One worker's validation batches, each row once, in stored order.
 
+        Args:
+            plan: the rows.
+            rank: the worker's.
+            threads: batches decoded at once.
 
-def validation_dataset(source: Source, plan: ShardPlan, *, rank: int, threads: int) -> "tf.data.Dataset":
-    """One worker's validation batches, each row once, in stored order.
+        Returns:
+            a dataset of (uint8 [B, h, w, C], `label_dtype` [B, *label_shape]); the last batch may be smaller.
+        """
+        import tensorflow as tf
 
-    Args:
-        source, plan: the rows.
-        rank: the worker's.
-        threads: batches decoded at once.
+        def generate() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            for batch in self.validation_batches(plan, rank):
+                yield np.array(batch.images, object), batch.labels.astype(self.label_dtype)
 
-    Returns:
-        a dataset of (uint8 [B, h, w, C], `source.label_dtype` [B, *label_shape]); the last batch may be smaller.
-    """
-    import tensorflow as tf
+        def prepare(images: "tf.Tensor", labels: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
+            pixels = tf.numpy_function(self.decode, [images], tf.uint8, stateful=False)
+            return tf.ensure_shape(pixels, [None, *self.size, self.channels]), labels
 
-    def generate() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for batch in source.validation_batches(plan, rank):
-            yield np.array(batch.images, object), batch.labels.astype(source.label_dtype)
-
-    def prepare(images: "tf.Tensor", labels: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
-        pixels = tf.numpy_function(source.decode, [images], tf.uint8, stateful=False)
-        return tf.ensure_shape(pixels, [None, *source.size, source.channels]), labels
-
-    encoded = tf.data.Dataset.from_generator(
-        generate,
-        output_signature=(
-            tf.TensorSpec([None], tf.string),
-            tf.TensorSpec([None, *source.label_shape], source.label_dtype),
-        ),
-    )
-    return encoded.map(prepare, num_parallel_calls=threads, deterministic=True).prefetch(2)
+        encoded = tf.data.Dataset.from_generator(
+            generate,
+            output_signature=(
+                tf.TensorSpec([None], tf.string),
+                tf.TensorSpec([None, *self.label_shape], self.label_dtype),
+            ),
+        )
+        return encoded.map(prepare, num_parallel_calls=threads, deterministic=True).prefetch(2)

@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from insitu.cluster.child import ChildDied, ChildFailed, describe_exit, run_in_child
+from insitu.cluster.child import ChildDied, ChildFailed, run_in_child
 from insitu.cluster.threads import pin_process, worker_environment
 from insitu.errors import UserError, WorkerLost
 from insitu.training.engines.base import Layout, Listener
@@ -75,10 +75,14 @@ def run_gang(
     watchdog = Watchdog(listener, silence_seconds)
     group = f"insitu-gang-{uuid4().hex[:8]}"
     bind = conf.get("spark.driver.bindAddress")
-    with _interrupts_only_python(), ProgressServer(host, watchdog, bind=bind) as server, ThreadPoolExecutor(1) as thread:
+    with (
+        _interrupts_only_python(),
+        ProgressServer(host, watchdog, bind=bind) as server,
+        ThreadPoolExecutor(1) as thread,
+    ):
         job = thread.submit(_run_job, context, group, partial(_member, work, layout, server.reporter()), layout.workers)
         try:
-            stuck = _watch(job, watchdog)
+            stuck = _watch(job, watchdog, server)
         except (KeyboardInterrupt, SystemExit):
             server.ask_to_stop()
             wait_for([job], _STOP_SECONDS)
@@ -109,9 +113,11 @@ def _interrupts_only_python() -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
 
 
-def _watch(job: "Future[None]", watchdog: Watchdog) -> str:
+def _watch(job: "Future[None]", watchdog: Watchdog, server: ProgressServer) -> str:
     """Wait for the job's end; returns who holds the gang up where it is stuck."""
     while not wait_for([job], _POLL_SECONDS).done:
+        if server.error:
+            raise server.error
         stuck = watchdog.stuck()
         if stuck:
             return stuck
@@ -125,8 +131,8 @@ def lost_executor(spark_error: str) -> str:
         return ""
     task = re.search(rf"\((\S+) executor {lost[1]}\): ExecutorLostFailure", spark_error)
     host = f" on {task[1]}" if task else ""
-    code = re.search(r"exited with code (\d+)", lost[2])
-    cause = f": {describe_exit(128 - int(code[1]), out_of_memory=False)}" if code and int(code[1]) > 128 else ""
+    killed = "code 137" in lost[2]
+    cause = ": SIGKILL, by someone, a resource manager, or the kernel for lack of memory" if killed else ""
     return f"executor {lost[1]}{host} was lost: {lost[2]}{cause}"
 
 

@@ -1,6 +1,6 @@
 """Momentum SGD with L2 weight decay, and on top of it LARS, for large batches.
 
-Both leave biases and normalisation parameters (variables of one dimension) to plain momentum SGD.
+Neither decays biases and normalisation parameters, the variables of one dimension.
 """
 
 from typing import Any
@@ -26,23 +26,25 @@ class DecayedSGD(keras.optimizers.SGD):
         self.l2 = weight_decay
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
-        if variable.shape.rank > 1:
-            gradient = self._direction(gradient, variable)
-        super().update_step(gradient, variable)
+        super().update_step(self._direction(gradient, variable), variable)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "weight_decay": self.l2}
 
     def _direction(self, gradient: tf.Tensor, variable: tf.Variable) -> tf.Tensor:
-        return gradient + self.l2 * variable
+        return gradient + self.l2 * variable if variable.shape.rank > 1 else gradient
 
 
 @keras.utils.register_keras_serializable(package="insitu")
 class LARS(DecayedSGD):
     """Layer-wise adaptive rate scaling: You, Gitman, Ginsburg 2017, arXiv:1708.03888, algorithm 1.
 
-    The direction g + weight_decay·w of each layer is scaled by
+    The direction g + weight_decay·w of each kernel is scaled by
     trust_coefficient·‖w‖ / (‖g‖ + weight_decay·‖w‖), or by 1 where that is 0 or 0/0.
+
+    Biases and normalisation parameters are scaled by trust_coefficient alone. The algorithm's own rate is 0
+    for a bias that starts at 0; the whole global rate, which other implementations take, is some hundred
+    times that of momentum SGD, and without normalisation the first steps then end every ReLU.
     """
 
     def __init__(
@@ -55,6 +57,8 @@ class LARS(DecayedSGD):
         return {**super().get_config(), "trust_coefficient": self.trust_coefficient}
 
     def _direction(self, gradient: tf.Tensor, variable: tf.Variable) -> tf.Tensor:
+        if variable.shape.rank == 1:
+            return self.trust_coefficient * gradient
         weight_norm = tf.norm(variable)
         local_rate = tf.math.divide_no_nan(
             self.trust_coefficient * weight_norm, tf.norm(gradient) + self.l2 * weight_norm

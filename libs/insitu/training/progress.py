@@ -13,7 +13,7 @@ from typing import Self
 
 from insitu.training.engines.base import Event, Listener
 
-HEARTBEAT_SECONDS = 5
+HEARTBEAT_SECONDS = 3
 _STOP = b"stop"
 
 
@@ -21,6 +21,9 @@ class ProgressServer:
     """Receives events on the driver, in threads, and hands one at a time to a listener.
 
     When a worker's connection ends, the listener gets a `gone` event with the worker's rank.
+
+    Attributes:
+        error: what the listener raised, None if nothing; it gets no event after that.
 
     Args:
         host: an address of the driver that the workers reach, such as `spark.driver.host`.
@@ -36,6 +39,7 @@ class ProgressServer:
         self._one_at_a_time = Lock()
         self._workers: dict[int, Connection] = {}
         self._ended = Flag()
+        self.error: Exception | None = None
         self._thread = Thread(target=self._serve, name="insitu-progress", daemon=True)
 
     def __enter__(self) -> Self:
@@ -86,8 +90,12 @@ class ProgressServer:
                 self._workers[event["rank"]] = connection
             elif event["event"] == "gone":
                 del self._workers[event["rank"]]
-            if not self._ended.is_set():
+            if self._ended.is_set() or self.error:
+                return
+            try:
                 self._listener(event)
+            except Exception as error:  # it is raised again where the gang is watched
+                self.error = error
 
 
 class Reporter:

@@ -104,7 +104,12 @@ class Pulse(tf.keras.callbacks.Callback):
         if self._rank == 0:
             rate = float(self.model.optimizer.learning_rate.numpy())
             speed = self._job.recipe.training.global_batch / step_seconds
-            event = {"step": self._step, "epoch": self._epoch, "loss": mean_loss(self._job, logs), "learning_rate": rate}
+            event = {
+                "step": self._step,
+                "epoch": self._epoch,
+                "loss": mean_loss(self._job, logs),
+                "learning_rate": rate,
+            }
             self._reporter({"event": "step", **event, "images_per_second": speed})
 
     def _act(self) -> None:

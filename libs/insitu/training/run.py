@@ -95,7 +95,7 @@ def train(
             last_epoch=recipe.training.epochs,
             train_trunk=True,
         )
-        with closing(_Watch(run, listener or ProgressBar(sys.stderr), started)) as watch:
+        with closing(_Watch(run, listener, started)) as watch:
             supervisor = Supervisor(engine, layout, run, watch)
             resumed_from, result = _train_phases(supervisor, first)
         model.set_weights(load_weights(result.weights))
@@ -158,9 +158,10 @@ def _train_phases(supervisor: Supervisor, job: TrainingJob) -> tuple[int | None,
 class _Watch:
     """Hands every event to the run's record and to the listener, and remembers the workers."""
 
-    def __init__(self, run: RunDirectory, listener: Listener, started: float) -> None:
-        self._record = RunRecord(run.uri, tell=_say)
-        self._listener = listener
+    def __init__(self, run: RunDirectory, listener: Listener | None, started: float) -> None:
+        self._bar = ProgressBar(sys.stderr)
+        self._record = RunRecord(run.uri, tell=self._bar.say)
+        self._listener = listener or self._bar
         self._started = started
         self._workers: dict[int, Event] = {}
 
@@ -178,12 +179,7 @@ class _Watch:
 
     def close(self) -> None:
         self._record.close()
-        if isinstance(self._listener, ProgressBar):
-            self._listener.close()
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+        self._bar.close()
 
 
 def _engine(recipe: Recipe, spark: "SparkSession") -> Engine:

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from insitu.data.pipeline import validation_dataset
 from insitu.training.collectives import all_gather
 from insitu.training.engines.base import TrainingJob
 from insitu.training.metrics import Metrics, evaluate
@@ -68,7 +67,7 @@ class Validation(tf.keras.callbacks.Callback):
         """This worker's labels [n, ...] and scores [n, K]."""
         self._copy.set_weights(weights)
         threads = tf.config.threading.get_intra_op_parallelism_threads()
-        dataset = validation_dataset(self._job.source, self._job.validation, rank=self._rank, threads=threads)
+        dataset = self._job.source.validation_dataset(self._job.validation, rank=self._rank, threads=threads)
         found: list[tuple[np.ndarray, np.ndarray]] = []
         reported, done = time.monotonic(), 0
         for images, labels in dataset:

@@ -10,6 +10,11 @@ from insitu.training.progress import HEARTBEAT_SECONDS
 _PEER_ERRORS = {"UnavailableError", "AbortedError", "CancelledError", "DeadlineExceededError", "InternalError"}
 """TensorFlow's errors in a collective operation: what a worker sees when another one is gone."""
 
+_SILENT_SECONDS = 60
+"""A worker says every few seconds that it lives; after so long without a word it counts as dead."""
+_MISSED_BEATS = 2
+"""Once a gang has failed, a worker that missed these is the likely cause."""
+
 
 @dataclass
 class _Worker:
@@ -24,7 +29,7 @@ class Watchdog:
 
     Args:
         listener: gets every event but `hello`, `alive`, `done`, `gone` and `failed`.
-        silence_seconds: how long a gang may make no progress.
+        silence_seconds: how long a worker that answers may make no progress.
     """
 
     def __init__(self, listener: Listener, silence_seconds: float) -> None:
@@ -49,23 +54,23 @@ class Watchdog:
                 self._failed.append(event)
             case "done":
                 self._done.add(event["rank"])
-            case "gone" if event["rank"] not in self._done:
-                self._gone.append(event["rank"])
+                del self._workers[event["rank"]]
             case "gone":
-                pass
+                if event["rank"] not in self._done:
+                    self._gone.append(event["rank"])
             case _:
                 self._listener(event)
 
     def stuck(self) -> str:
-        """Who holds the gang up, once it has made no progress for too long; "" before that."""
+        """Who holds the gang up for too long; "" if nobody does."""
         now = time.monotonic()
-        if not self._workers or now - min(worker.moved for worker in self._workers.values()) < self._silence_seconds:
+        silent = self._silent(_SILENT_SECONDS)
+        if silent:
+            return silent
+        moved = [worker.moved for worker in self._workers.values()]
+        if not moved or now - min(moved) < self._silence_seconds:
             return ""
         limit = f"training.silence_seconds = {self._silence_seconds:g}"
-        silent = [rank for rank, worker in self._workers.items() if now - worker.heard > 3 * HEARTBEAT_SECONDS]
-        if silent:
-            names = " and ".join(self._name(rank) for rank in sorted(silent))
-            return f"{names} stopped answering ({limit}): stopped, swapped out, or cut off from the network"
         slowest = min(self._workers, key=lambda rank: self._workers[rank].moved)
         return f"no progress, first on {self._name(slowest)}, yet all answer ({limit}): raise it if a step is longer"
 
@@ -86,13 +91,25 @@ class Watchdog:
         own = [event for event in self._failed if event["kind"] not in _PEER_ERRORS]
         if own:
             return WorkerError(f"rank {own[0]['rank']} on {own[0]['host']}:\n{own[0]['text']}")
-        if self._gone:
-            name = self._name(self._gone[0])
-            return WorkerLost(
-                f"{name}: Spark's Python worker ended without a word: someone killed it, or a resource manager"
-            )
+        silent = self._silent(_MISSED_BEATS * HEARTBEAT_SECONDS)
+        if silent:
+            return WorkerLost(silent)
+        killed = [rank for rank in self._gone if rank not in self._failed_ranks()]
+        if killed:
+            name, cause = self._name(killed[0]), "someone or a resource manager killed it"
+            return WorkerLost(f"{name}: Spark's Python worker ended without a word: {cause}")
         lost = [f"rank {event['rank']} on {event['host']}:\n{event['text']}" for event in self._failed[:1]]
         return WorkerLost(lost[0] if lost else "Spark ended the gang, and no worker said why; its log has the reason")
+
+    def _silent(self, seconds: float) -> str:
+        """Which running worker has said nothing for so long; "" if none."""
+        running = self._workers.keys() - self._failed_ranks() - set(self._gone)
+        ages = {rank: time.monotonic() - self._workers[rank].heard for rank in sorted(running)}
+        names = [f"{self._name(rank)} ({age:.0f} s ago)" for rank, age in ages.items() if age > seconds]
+        return f"{' and '.join(names)} stopped answering: halted, swapped out, or cut off" if names else ""
+
+    def _failed_ranks(self) -> set[int]:
+        return {event["rank"] for event in self._failed}
 
     def _name(self, rank: int) -> str:
         return f"rank {rank} on {self._workers[rank].host}"

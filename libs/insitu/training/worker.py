@@ -13,7 +13,6 @@ import numpy as np
 
 from insitu import models
 from insitu.data.augment import Augmentation
-from insitu.data.pipeline import training_dataset
 from insitu.models.transfer import set_trunk_trainable
 from insitu.recipe import EpochDecay, Recipe, StepDecay
 from insitu.tasks import TASKS
@@ -98,8 +97,7 @@ def distributed_batches(job: TrainingJob, threads: int) -> "tf.distribute.Distri
     augment = Augmentation(**job.recipe.training.augment.model_dump())
 
     def of_worker(context: Any) -> "tf.data.Dataset":
-        return training_dataset(
-            job.source,
+        return job.source.training_dataset(
             job.train,
             augment,
             rank=context.input_pipeline_id,

@@ -1,0 +1,112 @@
+"""What a run writes about itself while it runs: history, steps, and scalars for TensorBoard."""
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from insitu.artifact import HISTORY, upload
+from insitu.cluster.filesystem import open_filesystem
+from insitu.training.engines.base import Event
+from insitu.training.watch_tensorboard import EventFile
+from insitu.training.watch_upload import PatientUpload
+
+STEPS = "steps.jsonl"
+TENSORBOARD = "tensorboard"
+
+_POINT_SECONDS = 10
+_UPLOAD_SECONDS = 60
+
+Line = dict[str, Any]
+
+
+class RunRecord:
+    """A listener that keeps a directory on any file system in step with a run.
+
+    `history.jsonl` has a line an epoch, the `epoch` event; `steps.jsonl` a line for a `step` event
+    in 10 s; both appear whole with every upload. `tensorboard/` has event files, overwritten in
+    place so that a running TensorBoard follows: `loss`, `learning_rate` and `images_per_second` of
+    each `step` event, and `validation/…` by epoch. Uploads happen at the start, after each epoch,
+    every minute and at the end. What a restarted or resumed run repeats replaces what was there.
+
+    Args:
+        uri: the directory; what an earlier record left there is gone on with.
+        tell: takes a line for the user when the directory cannot be written, and when it can again.
+    """
+
+    def __init__(self, uri: str, *, tell: Callable[[str], None]) -> None:
+        self._uri = uri
+        self._history = _read_lines(f"{uri}/{HISTORY}")
+        self._steps = _read_lines(f"{uri}/{STEPS}")
+        self._scratch = tempfile.TemporaryDirectory(prefix="insitu-")
+        self._event_file = EventFile(Path(self._scratch.name) / TENSORBOARD)
+        self._upload = PatientUpload(self._write, destination=uri, tell=tell)
+        self._next_point_seconds = self._next_upload_seconds = 0.0
+
+    @property
+    def history(self) -> list[Line]:
+        """A line an epoch so far, as in `TrainingResult.history`."""
+        return list(self._history)
+
+    def __call__(self, event: Event) -> None:
+        line = {name: value for name, value in event.items() if name != "event"}
+        match event["event"]:
+            case "start":
+                self._start(line["first_step"])
+            case "step":
+                self._step(line)
+            case "epoch":
+                self._epoch(line)
+        self._upload.poll()
+
+    def close(self) -> None:
+        """Write all that is left; waits for a file system that is away, but no longer than a minute."""
+        self._upload.close()
+        self._event_file.close()
+        self._scratch.cleanup()
+
+    # The lists below are replaced and never changed: the upload's thread reads them.
+
+    def _start(self, first_step: int) -> None:
+        self._history = [line for line in self._history if line["step"] <= first_step]
+        self._steps = [line for line in self._steps if line["step"] <= first_step]
+        self._event_file.restart(after_step=first_step)
+        self._next_point_seconds = self._next_upload_seconds = 0.0
+        self._upload.request()
+
+    def _step(self, line: Line) -> None:
+        scalars = {name: line[name] for name in ("loss", "learning_rate", "images_per_second")}
+        self._event_file.add(scalars, step=line["step"])
+        if line["seconds"] >= self._next_point_seconds:
+            self._next_point_seconds = line["seconds"] + _POINT_SECONDS
+            self._steps = [*self._steps, line]
+        if line["seconds"] >= self._next_upload_seconds:
+            self._next_upload_seconds = line["seconds"] + _UPLOAD_SECONDS
+            self._upload.request()
+
+    def _epoch(self, line: Line) -> None:
+        metrics = {name: value for name, value in line["validation"].items() if isinstance(value, float)}
+        scalars = {f"validation/{name}": value for name, value in metrics.items()}
+        self._event_file.add(scalars, step=line["step"])
+        # A checkpoint between an epoch's last step and its validation makes the epoch end twice.
+        self._history = [*(kept for kept in self._history if kept["epoch"] < line["epoch"]), line]
+        self._upload.request()
+
+    def _write(self) -> None:
+        scratch = Path(self._scratch.name)
+        file_system, path = open_filesystem(self._uri)
+        file_system.makedirs(f"{path}/{TENSORBOARD}", exist_ok=True)
+        for name, lines in ((HISTORY, self._history), (STEPS, self._steps)):
+            (scratch / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+            upload(scratch / name, f"{self._uri}/{name}")
+        self._event_file.flush()
+        for local in (scratch / TENSORBOARD).iterdir():
+            file_system.put_file(str(local), f"{path}/{TENSORBOARD}/{local.name}")
+
+
+def _read_lines(uri: str) -> list[Line]:
+    file_system, path = open_filesystem(uri)
+    if not file_system.exists(path):
+        return []
+    return [json.loads(line) for line in file_system.cat_file(path).splitlines()]

@@ -1,0 +1,70 @@
+"""The directory of an unfinished run: who may go on with it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from insitu.errors import UserError
+from insitu.recipe import Recipe, parse
+from insitu.training.rundir import RunDirectory
+from training.digits_rows import recipe_tree
+
+
+def recipe(**training: Any) -> Recipe:
+    return parse(recipe_tree(**{"workers": 2, **training}))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    """An unfinished run of two workers."""
+    run = RunDirectory(f"file://{tmp_path}/model")
+    run.open(resume=False)
+    run.claim(recipe(), "fingerprint")
+    return run
+
+
+def test_unfinished_run_is_not_overwritten(run: RunDirectory) -> None:
+    with pytest.raises(UserError, match=r"--output: an unfinished run is at file://.*/model\.run, .* add --resume"):
+        run.open(resume=False)
+    run.open(resume=True)
+
+
+def test_nothing_to_resume_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    RunDirectory(f"file://{tmp_path}/model").open(resume=True)
+    assert "nothing to resume at file://" in capsys.readouterr().err
+    assert (tmp_path / "model.run").is_dir()
+
+
+def test_same_recipe_and_data_go_on_without_a_word(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
+    run.claim(recipe(), "fingerprint")
+    assert capsys.readouterr().err == ""
+
+
+def test_other_data_is_refused(run: RunDirectory) -> None:
+    with pytest.raises(UserError, match=r"--data: it is not the dataset that the run began with"):
+        run.claim(recipe(), "another")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 3}, r"training\.seed: 3, and the run began with 17; resume with"),
+        ({"optimizer": {"name": "adadelta", "learning_rate": 0.001}}, r"training\.optimizer\.name: adadelta, and"),
+        ({"early_stopping": {"patience_epochs": 2}}, r"training\.early_stopping.*: .*and the run began with"),
+    ],
+)
+def test_other_recipe_is_refused_by_its_key(run: RunDirectory, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        run.claim(recipe(**change), "fingerprint")
+
+
+def test_more_epochs_and_other_workers_go_on_and_it_is_said_what_changes(
+    run: RunDirectory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.claim(recipe(epochs=9, workers=4), "fingerprint")
+    said = capsys.readouterr().err
+    assert "resume: training.epochs was 2, is 9" in said
+    assert "resume: training.workers was 2, is 4" in said
+    assert "some are read twice" in said
+    assert "local batches of 8 images, before 16" in said

@@ -1,0 +1,92 @@
+"""What the driver makes of a gang's events: the cause before its consequences."""
+
+import itertools
+from typing import Any
+
+import pytest
+
+from insitu.errors import UserError, WorkerError, WorkerLost
+from insitu.training.gang import lost_executor
+from insitu.training.watchdog import Watchdog
+
+USER = {"event": "failed", "rank": 0, "host": "a", "kind": "UserError", "text": "data.size: too small; raise it"}
+DEAD = {"event": "failed", "rank": 1, "host": "b", "kind": "ChildDied", "text": "exit code 137"}
+OWN = {"event": "failed", "rank": 2, "host": "c", "kind": "KeyError", "text": "Traceback: KeyError"}
+PEER = {"event": "failed", "rank": 3, "host": "d", "kind": "UnavailableError", "text": "Socket closed"}
+GONE = {"event": "gone", "rank": 4}
+BY_CAUSE = [USER, DEAD, OWN, GONE, PEER]
+SOME = [*itertools.combinations(BY_CAUSE, 2), *((event,) for event in BY_CAUSE)]
+TOLD = {
+    "UserError": (UserError, "data.size: too small; raise it"),
+    "ChildDied": (WorkerLost, "rank 1 on b: exit code 137"),
+    "KeyError": (WorkerError, "rank 2 on c:\nTraceback: KeyError"),
+    "gone": (WorkerLost, "rank 4 on e: Spark's Python worker ended without a word: someone"),
+    "UnavailableError": (WorkerLost, "rank 3 on d:\nSocket closed"),
+}
+
+
+@pytest.fixture
+def passed() -> list[dict[str, Any]]:
+    return []
+
+
+@pytest.fixture
+def watchdog(passed: list[dict[str, Any]]) -> Watchdog:
+    watchdog = Watchdog(passed.append, silence_seconds=600)
+    for rank, host in enumerate("abcde"):
+        watchdog({"event": "hello", "rank": rank, "host": host})
+    return watchdog
+
+
+@pytest.mark.parametrize("events", SOME)
+@pytest.mark.parametrize("backwards", [False, True])
+def test_cause_is_told_whatever_came_first(
+    watchdog: Watchdog, events: tuple[dict[str, Any], ...], backwards: bool
+) -> None:
+    for event in reversed(events) if backwards else events:
+        watchdog(event)
+    kind, message = TOLD[events[0].get("kind", "gone")]
+    failure = watchdog.failure("")
+    assert type(failure) is kind
+    assert str(failure).startswith(message)
+
+
+def test_lost_executor_comes_before_the_deaths_of_its_workers(watchdog: Watchdog) -> None:
+    watchdog(DEAD)
+    assert str(watchdog.failure("executor 1 on b was lost")) == "executor 1 on b was lost"
+
+
+def test_worker_that_ended_well_is_no_cause(watchdog: Watchdog) -> None:
+    watchdog({"event": "done", "rank": 4})
+    watchdog(GONE)
+    watchdog(PEER)
+    assert str(watchdog.failure("")).startswith("rank 3 on d")
+
+
+def test_other_events_are_passed_on(watchdog: Watchdog, passed: list[dict[str, Any]]) -> None:
+    watchdog({"event": "alive", "rank": 0, "progress": 3})
+    watchdog({"event": "step", "step": 1})
+    assert passed == [{"event": "step", "step": 1}]
+
+
+def test_gang_that_makes_no_progress_is_stuck(passed: list[dict[str, Any]]) -> None:
+    watchdog = Watchdog(passed.append, silence_seconds=0)
+    assert watchdog.stuck() == ""
+    watchdog({"event": "hello", "rank": 0, "host": "a"})
+    assert watchdog.stuck().startswith(
+        "no progress, first on rank 0 on a, yet all answer (training.silence_seconds = 0)"
+    )
+
+
+def test_executor_is_named_from_sparks_words() -> None:
+    spark = (
+        "Job aborted due to stage failure: Could not recover from a failed barrier ResultStage. Most recent failure "
+        "reason: Stage failed because barrier task ResultTask(3, 1) finished unsuccessfully.\n"
+        "ExecutorLostFailure (executor 7 exited caused by one of the running tasks) "
+        "Reason: Command exited with code 137"
+    )
+    assert lost_executor(spark) == (
+        "executor 7 was lost: Command exited with code 137: "
+        "SIGKILL, by someone, a resource manager, or the kernel for lack of memory"
+    )
+    assert lost_executor("anything else") == ""
