@@ -133,6 +133,20 @@ class TestEngine:
             assert line["validation"]["loss"] == pytest.approx(again["validation"]["loss"], abs=1e-5)
         assert whole.history()[-1]["learning_rate"] < 0.001
 
+    def test_run_is_resumed_by_another_number_of_workers(
+        self, spark: SparkSession, engine: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        data = write_rows(tmp_path / "data", digit_rows(train=640, validation=33))
+        output = str(tmp_path / "model")
+        with pytest.raises(KeyboardInterrupt):
+            two = parse(recipe_tree(engine=engine, workers=2, epochs=8))
+            insitu.train(spark, two, data=data, output=output, listener=Interrupt(after_step=25))
+        one = parse(recipe_tree(engine=engine, workers=1, epochs=8))
+        summary = insitu.train(spark, one, data=data, output=output, resume=True, listener=lambda event: None)
+        assert "resume: training.workers was 2, is 1" in capsys.readouterr().err
+        assert summary["resumed_from_step"] >= 25
+        assert (summary["workers"], summary["steps"], len(history_of(output))) == (1, 160, 8)
+
     def test_metrics_are_scikit_learns_on_the_published_models_scores(self, two_workers: Run) -> None:
         trained, rows = insitu.load(two_workers.output), digit_rows()
         labels = np.array(rows["label"][-VALIDATION:])

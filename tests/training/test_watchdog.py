@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from insitu.errors import UserError, WorkerError, WorkerLost
-from insitu.training.gang import lost_executor
 from insitu.training.watchdog import Watchdog
 
 USER = {"event": "failed", "rank": 0, "host": "a", "kind": "UserError", "text": "data.size: too small; raise it"}
@@ -76,17 +75,3 @@ def test_gang_that_makes_no_progress_is_stuck(passed: list[dict[str, Any]]) -> N
     assert watchdog.stuck().startswith(
         "no progress, first on rank 0 on a, yet all answer (training.silence_seconds = 0)"
     )
-
-
-def test_executor_is_named_from_sparks_words() -> None:
-    spark = (
-        "Job aborted due to stage failure: Could not recover from a failed barrier ResultStage. Most recent failure "
-        "reason: Stage failed because barrier task ResultTask(3, 1) finished unsuccessfully.\n"
-        "ExecutorLostFailure (executor 7 exited caused by one of the running tasks) "
-        "Reason: Command exited with code 137"
-    )
-    assert lost_executor(spark) == (
-        "executor 7 was lost: Command exited with code 137: "
-        "SIGKILL, by someone, a resource manager, or the kernel for lack of memory"
-    )
-    assert lost_executor("anything else") == ""

@@ -1,6 +1,6 @@
 """The executors of a running Spark application."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -13,7 +13,20 @@ def executor_cores(spark: "SparkSession") -> list[int]:
     unless the user sets it (BigDL's `Engine.init` refuses to start there).
     """
     assert spark.sparkContext.master is not None
-    found = spark.sparkContext._jsc.sc().statusStore().executorList(True)
-    executors = [found.apply(i) for i in range(found.size())]
     local = spark.sparkContext.master.startswith("local")
-    return [int(executor.totalCores()) for executor in executors if local or executor.id() != "driver"]
+    return [
+        int(executor.totalCores())
+        for executor in _executors(spark, active_only=True)
+        if local or executor.id() != "driver"
+    ]
+
+
+def executor_host(spark: "SparkSession", executor_id: str) -> str:
+    """The host of an executor, also of one that is lost."""
+    (found,) = [entry for entry in _executors(spark, active_only=False) if entry.id() == executor_id]
+    return str(found.hostPort()).rpartition(":")[0]
+
+
+def _executors(spark: "SparkSession", *, active_only: bool) -> list[Any]:
+    found = spark.sparkContext._jsc.sc().statusStore().executorList(active_only)
+    return [found.apply(i) for i in range(found.size())]

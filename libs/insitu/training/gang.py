@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from insitu.cluster.child import ChildDied, ChildFailed, run_in_child
+from insitu.cluster.executors import executor_host
 from insitu.cluster.threads import pin_process, worker_environment
 from insitu.errors import UserError, WorkerLost
 from insitu.training.engines.base import Layout, Listener
@@ -96,7 +97,7 @@ def run_gang(
         error = job.exception()
         if error is not None:
             time.sleep(_SETTLE_SECONDS)  # for what the workers said last
-            raise watchdog.failure(lost_executor(str(error))) from None
+            raise watchdog.failure(_lost_executor(spark, str(error))) from None
 
 
 @contextmanager
@@ -124,16 +125,15 @@ def _watch(job: "Future[None]", watchdog: Watchdog, server: ProgressServer) -> s
     return ""
 
 
-def lost_executor(spark_error: str) -> str:
+def _lost_executor(spark: "SparkSession", spark_error: str) -> str:
     """What Spark says of a lost executor, in one line; "" where it lost none."""
     lost = re.search(r"ExecutorLostFailure \(executor (\S+) .*?\) Reason: (.*)", spark_error)
     if lost is None:
         return ""
-    task = re.search(rf"\((\S+) executor {lost[1]}\): ExecutorLostFailure", spark_error)
-    host = f" on {task[1]}" if task else ""
-    killed = "code 137" in lost[2]
-    cause = ": SIGKILL, by someone, a resource manager, or the kernel for lack of memory" if killed else ""
-    return f"executor {lost[1]}{host} was lost: {lost[2]}{cause}"
+    cause = (
+        ", SIGKILL: by someone, a resource manager, or the kernel for lack of memory" if "code 137" in lost[2] else ""
+    )
+    return f"executor {lost[1]} on {executor_host(spark, lost[1])} was lost: {lost[2]}{cause}"
 
 
 def _run_job(context: "SparkContext", group: str, member: Callable[[Iterable[int]], Iterator[Any]], size: int) -> None:
