@@ -10,5 +10,6 @@ setup(
     python_requires="==3.11.*",
     package_dir={"": "libs"},
     packages=find_packages("libs"),
+    package_data={"insitu.report": ["templates/*"]},
     entry_points={"console_scripts": ["insitu = insitu.cli:main"]},
 )

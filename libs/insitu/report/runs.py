@@ -1,0 +1,78 @@
+"""What a model directory says of its run, as the report and `insitu compare` read it."""
+
+import json
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from insitu import artifact
+
+
+@dataclass(frozen=True)
+class Run:
+    """The text files of a model directory, parsed.
+
+    Attributes:
+        recipe: `recipe.yaml`.
+        signature: `signature.json`.
+        metrics: `metrics.json`, the validation metrics of the weights that were kept.
+        provenance: `provenance.json`.
+        history: `history.jsonl`, a dict an epoch.
+    """
+
+    recipe: dict[str, Any]
+    signature: artifact.Signature
+    metrics: dict[str, Any]
+    provenance: dict[str, Any]
+    history: list[dict[str, Any]]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.signature.class_names
+
+    @property
+    def headline(self) -> str:
+        """The metric that the run is judged by: macro AUC of several labels, else accuracy."""
+        several = self.signature.task == "multilabel" and self.metrics["auc_macro"] is not None
+        return "auc_macro" if several else "accuracy"
+
+    @property
+    def images_per_second(self) -> float:
+        """The median epoch's after the first, which is slow; over all workers."""
+        return statistics.median(line["images_per_second"] for line in self.history[1:] or self.history)
+
+    @property
+    def kept_epoch(self) -> int:
+        """The epoch, from 0, whose weights the directory holds: early stopping restores the best ones."""
+        return min(
+            reversed(range(len(self.history))),
+            key=lambda epoch: abs(self.history[epoch]["validation"]["loss"] - self.metrics["loss"]),
+        )
+
+
+def read_run(directory: Path) -> Run:
+    """Read the text files of a local model directory."""
+    return Run(
+        recipe=yaml.safe_load((directory / artifact.RECIPE).read_text()),
+        signature=artifact.Signature.from_json(artifact.read_json(directory / artifact.SIGNATURE)),
+        metrics=artifact.read_json(directory / artifact.METRICS),
+        provenance=artifact.read_json(directory / artifact.PROVENANCE),
+        history=read_lines(directory / artifact.HISTORY),
+    )
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSON Lines file."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def flattened(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The leaves of nested sections by their dotted keys."""
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        leaves |= flattened(value, f"{name}.") if isinstance(value, dict) and value else {name: value}
+    return leaves
