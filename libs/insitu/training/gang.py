@@ -137,8 +137,15 @@ def _lost_executor(spark: "SparkSession", spark_error: str) -> str:
 
 
 def _run_job(context: "SparkContext", group: str, member: Callable[[Iterable[int]], Iterator[Any]], size: int) -> None:
+    # Python workers are reused by tasks with the same environment. A name of its own gives the gang new ones, in
+    # which nothing has started a thread: a fork of a worker that has read from HDFS would hang in its next read.
+    environment = context.environment
+    context.environment = environment | {"INSITU_GANG": group}
     context.setJobGroup(group, f"insitu gang of {size} workers", interruptOnCancel=True)
-    context.parallelize(range(size), size).barrier().mapPartitions(member).collect()
+    try:
+        context.parallelize(range(size), size).barrier().mapPartitions(member).collect()
+    finally:
+        context.environment = environment
 
 
 def _member(work: Callable[[Member], None], layout: Layout, reporter: Reporter, tasks: Iterable[int]) -> Iterator[Any]:
