@@ -24,8 +24,8 @@ def run_job(name: str, main: Callable[[], dict[str, Any]]) -> NoReturn:
     2: a `UserError`, told in one line; 1: a failure, the worker's own traceback first; 130 and
     143: Ctrl-C and SIGTERM.
     """
-    signal.signal(signal.SIGTERM, _end)
-    signal.signal(signal.SIGINT, _end)
+    for number in _signals():
+        signal.signal(number, _end)
     logging.getLogger().addFilter(_is_not_py4js)
     if "PYSPARK_GATEWAY_PORT" in os.environ:
         sys.stderr = SparkSubmitStderr()
@@ -36,8 +36,8 @@ def run_job(name: str, main: Callable[[], dict[str, Any]]) -> NoReturn:
         sys.exit(_complain(name, str(error), code=2))
     except KeyboardInterrupt:
         sys.exit(_complain(name, "interrupted", code=130))
-    except Terminated:
-        sys.exit(_complain(name, "terminated", code=143))
+    except Terminated as end:
+        sys.exit(_complain(name, "terminated", code=end.code))
     except WorkerError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(_complain(name, "failed: a worker's error, above", code=1))
@@ -64,8 +64,8 @@ class SparkSubmitStderr(io.TextIOBase):
         assert SparkContext._jvm is not None
         self._stream = SparkContext._jvm.System.err
         try:
-            self._descriptor = os.open(f"/proc/{os.getppid()}/fd/2", os.O_WRONLY | os.O_NOCTTY)
-        except OSError:  # a socket, as under systemd: no terminal
+            self._descriptor = os.open(f"/proc/{os.getppid()}/fd/2", os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+        except OSError:  # a socket, as under systemd, or a pipe without a reader: no terminal
             self._descriptor = os.open(os.devnull, os.O_WRONLY)
 
     encoding = "utf-8"
@@ -98,7 +98,15 @@ def _complain(name: str, message: str, *, code: int) -> int:
 
 
 class Terminated(SystemExit):
-    """SIGTERM came; what catches Ctrl-C to clean up should catch this too."""
+    """SIGTERM or SIGHUP came; what catches Ctrl-C to clean up should catch this too."""
+
+    code: int
+
+
+def _signals() -> list[signal.Signals]:
+    """The signals that end a job in order; not a SIGHUP that nohup has switched off."""
+    hangup = [] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else [signal.SIGHUP]
+    return [signal.SIGINT, signal.SIGTERM, *hangup]
 
 
 _last_signal = 0.0
@@ -111,7 +119,7 @@ def _end(signum: int, frame: object) -> None:
     _last_signal = now
     if now - before < _SAME_SIGNAL_SECONDS:
         return
-    raise KeyboardInterrupt if signum == signal.SIGINT else Terminated
+    raise KeyboardInterrupt if signum == signal.SIGINT else Terminated(128 + signum)
 
 
 class _ForwardedSignal:
@@ -128,7 +136,7 @@ class _ForwardedSignal:
 
 
 def _take_over_signals() -> None:
-    """Have the JVM of spark-submit pass SIGINT and SIGTERM on to this process."""
+    """Have the JVM of spark-submit pass its signals on to this process."""
     from pyspark import SparkContext
     from pyspark.java_gateway import ensure_callback_server_started
 
@@ -136,8 +144,8 @@ def _take_over_signals() -> None:
     jvm = SparkContext._jvm
     assert jvm is not None
     ensure_callback_server_started(SparkContext._gateway)
-    for name in ("INT", "TERM"):
-        jvm.sun.misc.Signal.handle(jvm.sun.misc.Signal(name), _ForwardedSignal())
+    for number in _signals():
+        jvm.sun.misc.Signal.handle(jvm.sun.misc.Signal(number.name.removeprefix("SIG")), _ForwardedSignal())
 
 
 def _spark_failure(error: Exception) -> str:

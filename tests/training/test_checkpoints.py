@@ -67,6 +67,15 @@ def test_damaged_one_is_skipped_with_a_word(
     assert word.startswith("skipped checkpoint file://") and "step-0000000002" in word
 
 
+def test_damaged_ones_do_not_push_out_a_new_one(store: CheckpointStore, words: list[str], tmp_path: Path) -> None:
+    for step in (480, 490, 500):
+        store.save(checkpoint(step))
+        (tmp_path / f"checkpoints/step-0000000{step}/state.json").unlink()
+    store.save(checkpoint(10))
+    newest = store.newest(words.append)
+    assert newest is not None and same(newest, checkpoint(10))
+
+
 def test_damaged_one_is_written_anew(store: CheckpointStore, words: list[str], tmp_path: Path) -> None:
     store.save(checkpoint(2))
     (tmp_path / "checkpoints/step-0000000002/state.json").unlink()

@@ -1,5 +1,7 @@
 """The directory of an unfinished run: who may go on with it."""
 
+import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,21 @@ def test_unfinished_run_is_not_overwritten(run: RunDirectory) -> None:
     with pytest.raises(UserError, match=r"--output: an unfinished run is at file://.*/model\.run, .* add --resume"):
         run.open(resume=False)
     run.open(resume=True)
+
+
+def test_directory_that_is_no_runs_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "model.run").mkdir()
+    (tmp_path / "model.run/precious").write_text("")
+    with pytest.raises(UserError, match=r"model\.run is not the directory of a run"):
+        RunDirectory(f"file://{tmp_path}/model").open(resume=True)
+    assert (tmp_path / "model.run/precious").exists()
+
+
+def test_run_of_a_living_process_is_not_joined(run: RunDirectory, tmp_path: Path) -> None:
+    note = tmp_path / "model.run/run.json"
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"pid": os.getppid()}))
+    with pytest.raises(UserError, match=rf"is still going on, in process {os.getppid()}; wait for it"):
+        run.open(resume=True)
 
 
 def test_nothing_to_resume_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,7 +31,7 @@ def passed() -> list[dict[str, Any]]:
 
 @pytest.fixture
 def watchdog(passed: list[dict[str, Any]]) -> Watchdog:
-    watchdog = Watchdog(passed.append, silence_seconds=600)
+    watchdog = Watchdog(passed.append, workers=5, silence_seconds=600)
     for rank, host in enumerate("abcde"):
         watchdog({"event": "hello", "rank": rank, "host": host})
     return watchdog
@@ -45,32 +45,52 @@ def test_cause_is_told_whatever_came_first(
     for event in reversed(events) if backwards else events:
         watchdog(event)
     kind, message = TOLD[events[0].get("kind", "gone")]
-    failure = watchdog.failure("")
+    failure = watchdog.failure("", "Spark's words")
     assert type(failure) is kind
     assert str(failure).startswith(message)
 
 
 def test_lost_executor_comes_before_the_deaths_of_its_workers(watchdog: Watchdog) -> None:
     watchdog(DEAD)
-    assert str(watchdog.failure("executor 1 on b was lost")) == "executor 1 on b was lost"
+    assert str(watchdog.failure("executor 1 on b was lost", "")) == "executor 1 on b was lost"
 
 
 def test_worker_that_ended_well_is_no_cause(watchdog: Watchdog) -> None:
     watchdog({"event": "done", "rank": 4})
     watchdog(GONE)
     watchdog(PEER)
-    assert str(watchdog.failure("")).startswith("rank 3 on d")
+    assert str(watchdog.failure("", "Spark's words")).startswith("rank 3 on d")
 
 
 def test_other_events_are_passed_on(watchdog: Watchdog, passed: list[dict[str, Any]]) -> None:
     watchdog({"event": "alive", "rank": 0, "progress": 3})
     watchdog({"event": "step", "step": 1})
+    watchdog.close()
     assert passed == [{"event": "step", "step": 1}]
 
 
+def test_what_the_listener_raises_is_kept() -> None:
+    def refuse(event: dict[str, Any]) -> None:
+        raise KeyError(event["event"])
+
+    watchdog = Watchdog(refuse, workers=1, silence_seconds=600)
+    watchdog({"event": "step"})
+    watchdog.close()
+    assert isinstance(watchdog.error, KeyError)
+
+
+def test_heartbeat_after_the_end_is_no_fault(watchdog: Watchdog) -> None:
+    watchdog({"event": "done", "rank": 0})
+    watchdog({"event": "alive", "rank": 0, "progress": 1})
+
+
+def test_what_no_worker_told_is_told_in_sparks_words(watchdog: Watchdog) -> None:
+    assert str(watchdog.failure("", "no slots\n\tat java")) == "Spark ended the gang: no slots"
+
+
 def test_gang_that_makes_no_progress_is_stuck(passed: list[dict[str, Any]]) -> None:
-    watchdog = Watchdog(passed.append, silence_seconds=0)
-    assert watchdog.stuck() == ""
+    watchdog = Watchdog(passed.append, workers=1, silence_seconds=0)
+    assert watchdog.stuck().startswith("ranks [0] did not start (training.silence_seconds = 0)")
     watchdog({"event": "hello", "rank": 0, "host": "a"})
     assert watchdog.stuck().startswith(
         "no progress, first on rank 0 on a, yet all answer (training.silence_seconds = 0)"

@@ -47,7 +47,7 @@ def run_in_child(work: Callable[[], None]) -> None:
     fork = multiprocessing.get_context("fork")
     ours, theirs = fork.Pipe(duplex=False)
     kills = _out_of_memory_kills()
-    child = fork.Process(target=_child, args=(work, theirs))
+    child = fork.Process(target=_child, args=(work, theirs, os.getpid()))
     child.start()
     theirs.close()
     try:
@@ -85,8 +85,10 @@ def describe_exit(exit_code: int, *, out_of_memory: bool) -> str:
     return f"exit code {128 - exit_code} ({name}): {cause}"
 
 
-def _child(work: Callable[[], None], pipe: Connection) -> None:
+def _child(work: Callable[[], None], pipe: Connection, parent: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
     error: Exception | None = None
     try:
         work()

@@ -120,7 +120,12 @@ class EarlyStopping(tf.keras.callbacks.EarlyStopping):
             self.best_weights = self._restored.best_weights
 
     def state(self) -> dict[str, Any]:
-        return {"wait": self.wait, "best": float(self.best), "best_epoch": self.best_epoch}
+        return {
+            "wait": self.wait,
+            "best": float(self.best),
+            "best_epoch": self.best_epoch,
+            "stopped": self.stopped_epoch > 0,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         self.wait, self.best, self.best_epoch = state["wait"], state["best"], state["best_epoch"]

@@ -34,6 +34,11 @@ class Checkpoint:
     best_weights: list[np.ndarray] = field(default_factory=list)
     state: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def stopped(self) -> bool:
+        """Whether early stopping ended the training here."""
+        return bool(self.state.get("early_stopping", {}).get("stopped"))
+
 
 def load_checkpoint(directory: str, step: int) -> Checkpoint:
     """Read the checkpoint of a step.
@@ -62,6 +67,8 @@ class CheckpointStore:
     def save(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint so that it appears whole or not at all, then remove the oldest ones.
 
+        Later ones go first: a run that is at an earlier step went back because they are damaged.
+
         Raises:
             OSError: the file system is full or away.
         """
@@ -70,7 +77,9 @@ class CheckpointStore:
             for name in ("weights", "optimizer", "best_weights"):
                 write_weights(getattr(checkpoint, name), local / f"{name}.npz")
             artifact.write_json(local / _STATE, checkpoint.state)
-            self._remove(checkpoint.step)  # an older one of the same step was damaged, or this run would not write it
+            for step in self.steps():
+                if step >= checkpoint.step:
+                    self._remove(step)
             artifact.publish(local, _uri(self._directory, checkpoint.step))
         for step in self.steps()[: -self._keep]:
             self._remove(step)

@@ -6,13 +6,14 @@ Each worker is a child of Spark's Python worker, so that its death is told with 
 import os
 import re
 import signal
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 1
 _STOP_SECONDS = 60
+_LONGEST_STOP_SECONDS = 600
 _SETTLE_SECONDS = 1
 
 
@@ -62,7 +64,7 @@ def run_gang(
 ) -> None:
     """Run `work` in every worker until all have ended.
 
-    On Ctrl-C or SIGTERM the workers are asked to stop, and have a minute to write a checkpoint.
+    On Ctrl-C or SIGTERM the workers are asked to write a checkpoint and end; a minute without progress is the limit.
 
     Raises:
         UserError: as a worker raised it.
@@ -73,20 +75,17 @@ def run_gang(
     conf = context.getConf()
     host = conf.get("spark.driver.host")
     assert host is not None
-    watchdog = Watchdog(listener, silence_seconds)
+    watchdog = Watchdog(listener, workers=layout.workers, silence_seconds=silence_seconds)
     group = f"insitu-gang-{uuid4().hex[:8]}"
-    bind = conf.get("spark.driver.bindAddress")
-    with (
-        _interrupts_only_python(),
-        ProgressServer(host, watchdog, bind=bind) as server,
-        ThreadPoolExecutor(1) as thread,
-    ):
+    server = ProgressServer(host, watchdog, bind=conf.get("spark.driver.bindAddress"))
+    with _interrupts_only_python(), closing(watchdog), server, ThreadPoolExecutor(1) as thread:
         job = thread.submit(_run_job, context, group, partial(_member, work, layout, server.reporter()), layout.workers)
         try:
-            stuck = _watch(job, watchdog, server)
+            stuck = _watch(job, watchdog)
         except (KeyboardInterrupt, SystemExit):
+            print("stopping: the workers write a checkpoint; once more ends at once", file=sys.stderr, flush=True)
             server.ask_to_stop()
-            wait_for([job], _STOP_SECONDS)
+            _wait_for_stop(job, watchdog)
             raise
         finally:
             if not job.done():
@@ -96,8 +95,12 @@ def run_gang(
             raise WorkerLost(stuck)
         error = job.exception()
         if error is not None:
+            if "SparkContext was shut down" in str(error):
+                raise error
             time.sleep(_SETTLE_SECONDS)  # for what the workers said last
-            raise watchdog.failure(_lost_executor(spark, str(error))) from None
+            raise watchdog.failure(_lost_executor(spark, str(error)), str(error)) from None
+    if watchdog.error:
+        raise watchdog.error
 
 
 @contextmanager
@@ -114,15 +117,25 @@ def _interrupts_only_python() -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
 
 
-def _watch(job: "Future[None]", watchdog: Watchdog, server: ProgressServer) -> str:
+def _watch(job: "Future[None]", watchdog: Watchdog) -> str:
     """Wait for the job's end; returns who holds the gang up where it is stuck."""
     while not wait_for([job], _POLL_SECONDS).done:
-        if server.error:
-            raise server.error
+        if watchdog.error:
+            raise watchdog.error
         stuck = watchdog.stuck()
         if stuck:
             return stuck
     return ""
+
+
+def _wait_for_stop(job: "Future[None]", watchdog: Watchdog) -> None:
+    """Wait while the workers get further, in validation say, where they do not listen; but not for ever."""
+    asked = time.monotonic()
+    while not wait_for([job], _POLL_SECONDS).done:
+        now = time.monotonic()
+        if now - max(asked, watchdog.last_progress()) > _STOP_SECONDS or now - asked > _LONGEST_STOP_SECONDS:
+            print("the workers did not stop in time: the last checkpoint is older", file=sys.stderr, flush=True)
+            return
 
 
 def _lost_executor(spark: "SparkSession", spark_error: str) -> str:
@@ -137,10 +150,10 @@ def _lost_executor(spark: "SparkSession", spark_error: str) -> str:
 
 
 def _run_job(context: "SparkContext", group: str, member: Callable[[Iterable[int]], Iterator[Any]], size: int) -> None:
-    # Python workers are reused by tasks with the same environment. A name of its own gives the gang new ones, in
-    # which nothing has started a thread: a fork of a worker that has read from HDFS would hang in its next read.
+    # Python workers are reused by tasks with the same environment. One of its own gives gangs workers in which
+    # nothing else has started a thread: a fork of a worker that has read from HDFS would hang in its next read.
     environment = context.environment
-    context.environment = environment | {"INSITU_GANG": group}
+    context.environment = environment | {"INSITU_GANG": "1"}
     context.setJobGroup(group, f"insitu gang of {size} workers", interruptOnCancel=True)
     try:
         context.parallelize(range(size), size).barrier().mapPartitions(member).collect()

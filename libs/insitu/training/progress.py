@@ -1,8 +1,11 @@
 """What the workers and the driver say to each other while a gang runs, over authenticated sockets."""
 
 import json
+import os
 import secrets
+import socket
 import time
+from contextlib import suppress
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Connection, answer_challenge, deliver_challenge
 from multiprocessing.connection import Listener as SocketListener
@@ -22,9 +25,6 @@ class ProgressServer:
 
     When a worker's connection ends, the listener gets a `gone` event with the worker's rank.
 
-    Attributes:
-        error: what the listener raised, None if nothing; it gets no event after that.
-
     Args:
         host: an address of the driver that the workers reach, such as `spark.driver.host`.
         listener: called with every event.
@@ -39,7 +39,7 @@ class ProgressServer:
         self._one_at_a_time = Lock()
         self._workers: dict[int, Connection] = {}
         self._ended = Flag()
-        self.error: Exception | None = None
+        self._stopping = False
         self._thread = Thread(target=self._serve, name="insitu-progress", daemon=True)
 
     def __enter__(self) -> Self:
@@ -53,16 +53,22 @@ class ProgressServer:
         Client(self._socket.address).close()  # closing a socket does not wake the thread that accepts from it
         self._thread.join()
         self._socket.close()
+        with self._one_at_a_time:
+            for connection in self._workers.values():  # a worker that was given up but lives ends at its next word
+                with socket.socket(fileno=os.dup(connection.fileno())) as line:
+                    line.shutdown(socket.SHUT_RDWR)
 
     def reporter(self) -> "Reporter":
         """What a worker reports through; it can be pickled."""
         return Reporter((self._host, self._socket.address[1]), self._key)
 
     def ask_to_stop(self) -> None:
-        """Ask every worker to write a checkpoint and end."""
+        """Ask every worker to write a checkpoint and end, also those that say hello later."""
         with self._one_at_a_time:
+            self._stopping = True
             for connection in self._workers.values():
-                connection.send_bytes(_STOP)
+                with suppress(OSError):  # it is gone: its own thread tells
+                    connection.send_bytes(_STOP)
 
     def _serve(self) -> None:
         while True:
@@ -80,22 +86,20 @@ class ProgressServer:
                 answer_challenge(connection, self._key)
                 while True:
                     self._tell(json.loads(connection.recv_bytes()), connection)
-            except (AuthenticationError, EOFError, ConnectionResetError):
-                for rank in [rank for rank, theirs in self._workers.items() if theirs is connection]:
+            except (AuthenticationError, EOFError, OSError):
+                for rank in [rank for rank, theirs in list(self._workers.items()) if theirs is connection]:
                     self._tell({"event": "gone", "rank": rank}, connection)
 
     def _tell(self, event: Event, connection: Connection) -> None:
         with self._one_at_a_time:
             if event["event"] == "hello":
                 self._workers[event["rank"]] = connection
+                if self._stopping:
+                    connection.send_bytes(_STOP)
             elif event["event"] == "gone":
                 del self._workers[event["rank"]]
-            if self._ended.is_set() or self.error:
-                return
-            try:
+            if not self._ended.is_set():
                 self._listener(event)
-            except Exception as error:  # it is raised again where the gang is watched
-                self.error = error
 
 
 class Reporter:
@@ -134,4 +138,7 @@ class Reporter:
     def _beat(self, rank: int) -> None:
         while True:
             time.sleep(HEARTBEAT_SECONDS)
-            self({"event": "alive", "rank": rank, "progress": self._progress})
+            try:
+                self({"event": "alive", "rank": rank, "progress": self._progress})
+            except OSError:  # the driver has ended the gang; the worker's own next word raises
+                return

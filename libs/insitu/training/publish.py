@@ -1,8 +1,10 @@
 """The model directory of a finished run."""
 
+import json
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -27,6 +29,8 @@ from insitu.training.rundir import RunDirectory
 
 if TYPE_CHECKING:
     import keras
+
+ReadImages = Callable[[Sequence[int]], list[np.ndarray]]
 
 
 def publish(
@@ -55,10 +59,12 @@ def publish(
         quarantine = pa.Table.from_pylist([asdict(row) for row in prepared.scan.bad], _QUARANTINE)
         pq.write_table(quarantine, directory / artifact.QUARANTINE)
         rows = [piece for shard in validation.shards for piece in shard]
-        pq.write_table(_predictions(rows, result.predictions), directory / artifact.PREDICTIONS)
-        _fetch_record(run, directory)
-        print("report: drawing curves, intervals and examples", file=sys.stderr)
-        write_report(directory, model=model, read_images=_image_reader(prepared, validation, rows))
+        predictions = persist(lambda: _predictions(rows, result.predictions), "reading the predictions")
+        pq.write_table(predictions, directory / artifact.PREDICTIONS)
+        persist(lambda: _fetch_record(run, directory), "reading the run's record")
+        history = "".join(json.dumps(line) + "\n" for line in result.history)
+        (directory / artifact.HISTORY).write_text(history)
+        _draw_report(directory, model, _image_reader(prepared, validation, rows))
         try:
             persist(lambda: artifact.publish(directory, summary["output"], staging=run.uri), "publishing the model")
         except FILE_SYSTEM_ERRORS as error:
@@ -96,6 +102,15 @@ def provenance(
     }
 
 
+def _draw_report(directory: Path, model: "keras.Model", read_images: ReadImages) -> None:
+    """A report that cannot be drawn is said, and costs no model."""
+    print("report: drawing curves, intervals and examples", file=sys.stderr)
+    try:
+        write_report(directory, model=model, read_images=read_images)
+    except Exception:
+        print(f"{traceback.format_exc()}report: it cannot be drawn; the model is published without", file=sys.stderr)
+
+
 def _signature(model: "keras.Model", recipe: Recipe) -> artifact.Signature:
     """What the model takes and gives, with the arguments of the decoder that training used."""
     assert recipe.task.classes is not None
@@ -124,9 +139,7 @@ def _predictions(rows: Sequence[Rows], uri: str) -> pa.Table:
     )
 
 
-def _image_reader(
-    prepared: Prepared, validation: ShardPlan, rows: Sequence[Rows]
-) -> Callable[[Sequence[int]], list[np.ndarray]]:
+def _image_reader(prepared: Prepared, validation: ShardPlan, rows: Sequence[Rows]) -> ReadImages:
     """Reads images, uint8 [H, W, C], by their place in the validation split."""
     ends = np.cumsum([len(piece) for piece in rows])
 
@@ -143,10 +156,9 @@ def _image_reader(
 
 
 def _fetch_record(run: RunDirectory, directory: Path) -> None:
-    """History, steps and TensorBoard's files, as they were written while the run went on."""
+    """Steps and TensorBoard's files, as they were written while the run went on."""
     file_system, path = open_filesystem(run.uri)
-    for name in (artifact.HISTORY, artifact.STEPS):
-        file_system.get_file(f"{path}/{name}", str(directory / name))
+    file_system.get_file(f"{path}/{artifact.STEPS}", str(directory / artifact.STEPS))
     file_system.get(f"{path}/{artifact.TENSORBOARD}", str(directory / artifact.TENSORBOARD), recursive=True)
 
 

@@ -1,5 +1,6 @@
 """The gang's pulse: about once a second the workers agree on what to do next, and rank 0 reports."""
 
+import math
 import time
 from typing import Any, Protocol
 
@@ -35,7 +36,8 @@ class Pulse(tf.keras.callbacks.Callback):
     """Writes checkpoints, stops on request, and tells the driver of the steps.
 
     A checkpoint belongs to a step after which no worker has begun the next; at an epoch's last step it
-    is written once the callbacks before this one are done with the epoch.
+    is written once the callbacks before this one are done with the epoch. None is written of a loss that is
+    not finite.
 
     Args:
         job: what is trained.
@@ -78,21 +80,21 @@ class Pulse(tf.keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         assert logs is not None
         self._step = self._epoch * self._job.train.steps + batch + 1
+        self._loss = mean_loss(self._job, logs)
         self._reporter.advance()
         if self._step >= self._next_pulse:
-            self._beat(logs)
+            self._beat()
         every = self._settings.every_steps
         self._save_due |= every is not None and self._step % every == 0
         if batch + 1 < self._job.train.steps:
             self._act()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if epoch + 1 == self._job.last_epoch:
+        if epoch + 1 == self._job.last_epoch or self.model.stop_training:
             self._save_due = True  # a model that cannot be published then costs no training
-        if not self.model.stop_training:
-            self._act()
+        self._act()
 
-    def _beat(self, logs: dict[str, Any]) -> None:
+    def _beat(self) -> None:
         now = time.monotonic()
         step_seconds = (now - self._pulse_time) / (self._step - self._pulse_step)
         said = all_gather(np.array([[self._reporter.stop_requested(), now - self._save_time, step_seconds]]))
@@ -107,13 +109,13 @@ class Pulse(tf.keras.callbacks.Callback):
             event = {
                 "step": self._step,
                 "epoch": self._epoch,
-                "loss": mean_loss(self._job, logs),
+                "loss": self._loss,
                 "learning_rate": rate,
             }
             self._reporter({"event": "step", **event, "images_per_second": speed})
 
     def _act(self) -> None:
-        if self._save_due:
+        if self._save_due and math.isfinite(self._loss):
             self._save()
         if self._stopping:
             raise StoppedOnRequest

@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from insitu import artifact, models
-from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, qualify
+from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, persist, qualify
+from insitu.errors import UserError
 from insitu.models.transfer import start_from
 from insitu.recipe import Recipe
 from insitu.training.engines.base import Engine, Event, Listener, TrainingJob, TrainingResult
@@ -98,7 +99,7 @@ def train(
         with closing(_Watch(run, listener, started)) as watch:
             supervisor = Supervisor(engine, layout, run, watch)
             resumed_from, result = _train_phases(supervisor, first)
-        model.set_weights(load_weights(result.weights))
+        model.set_weights(persist(lambda: load_weights(result.weights), "reading the weights"))
         summary = {
             "output": output,
             "engine": recipe.training.engine,
@@ -144,6 +145,9 @@ def _train_phases(supervisor: Supervisor, job: TrainingJob) -> tuple[int | None,
     phases = [replace(job, last_epoch=frozen, train_trunk=False)] if frozen else []
     phases += [replace(job, first_epoch=frozen)] if frozen < epochs else []
     newest = supervisor.newest_step(job)
+    done = -(-(newest or 0) // job.train.steps)
+    if done > epochs:
+        raise UserError("training.epochs", f"{epochs}, and the run is in its epoch {done}", f"give at least {done}")
     result: TrainingResult | None = None
     for phase in phases:
         if newest is not None and newest > phase.last_epoch * job.train.steps:
@@ -190,7 +194,7 @@ def _engine(recipe: Recipe, spark: "SparkSession") -> Engine:
 
 @contextmanager
 def _kept_if_begun(run: RunDirectory) -> Iterator[None]:
-    """When the run ends early: keep its directory if it has a checkpoint, and say so; remove it if it has none."""
+    """When the run ends early: keep its directory if it has a checkpoint, and say so; else remove what it made."""
     try:
         yield
     except BaseException:
@@ -198,7 +202,7 @@ def _kept_if_begun(run: RunDirectory) -> Iterator[None]:
             steps = run.store(keep=1).steps()
             if steps:
                 print(f"kept: {run.uri}, last checkpoint after step {steps[-1]}; --resume goes on", file=sys.stderr)
-            else:
+            elif run.is_new:
                 run.remove()
         except FILE_SYSTEM_ERRORS as away:
             print(f"{run.uri} cannot be reached ({away})", file=sys.stderr)

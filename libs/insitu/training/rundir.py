@@ -1,12 +1,17 @@
 """`OUTPUT.run`: what a run keeps beside its output until it is published, and goes on from when it is resumed."""
 
 import json
+import os
+import socket
 import sys
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from insitu.cluster.filesystem import open_filesystem
+from insitu.artifact import upload
+from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, open_filesystem
 from insitu.errors import UserError
 from insitu.recipe import Recipe
 from insitu.training.checkpoints import CheckpointStore
@@ -24,31 +29,37 @@ class RunDirectory:
     Attributes:
         uri: where it is.
         checkpoints: URI of the run's checkpoints.
+        is_new: whether `open` made it.
     """
 
     def __init__(self, output: str) -> None:
         self.uri = f"{output.rstrip('/')}.run"
         self.checkpoints = f"{self.uri}/checkpoints"
+        self.is_new = False
 
     def open(self, *, resume: bool) -> None:
         """Make the directory, or see whether the one that is there may be gone on from.
 
         Raises:
-            UserError: an unfinished run is there and `resume` is not asked for, or no directory can be made.
+            UserError: an unfinished run is there and `resume` is not asked for, its job is still running, it is no
+                run's directory, or none can be made.
         """
         file_system, path = open_filesystem(self.uri)
         try:
-            found = file_system.exists(path)
-            if not found:
+            self.is_new = not file_system.exists(path)
+            if self.is_new:
                 file_system.makedirs(path)
-        except OSError as error:
+        except FILE_SYSTEM_ERRORS as error:
             raise UserError("--output", f"{self.uri} cannot be made ({error})", "name a place that can") from None
-        if found and not resume:
-            step = max(self.store(keep=1).steps(), default=0)
-            problem = f"an unfinished run is at {self.uri}, its last checkpoint after step {step}"
-            raise UserError("--output", problem, "add --resume to go on with it, or remove that directory")
-        if resume and not found:
+        if not self.is_new:
+            self._check_owner(self._read())
+            if not resume:
+                step = max(self.store(keep=1).steps(), default=0)
+                problem = f"an unfinished run is at {self.uri}, its last checkpoint after step {step}"
+                raise UserError("--output", problem, "add --resume to go on with it, or remove that directory")
+        elif resume:
             print(f"nothing to resume at {self.uri}: starting from the first step", file=sys.stderr)
+        self._write({**(self._read() if not self.is_new else {}), "host": socket.gethostname(), "pid": os.getpid()})
 
     def claim(self, recipe: Recipe, fingerprint: str) -> None:
         """Note what is trained on what; in a run that is gone on with, compare it.
@@ -60,11 +71,30 @@ class RunDirectory:
         Raises:
             UserError: another recipe or other data than the run began with.
         """
+        then, now = self._read(), {"recipe": recipe.model_dump(mode="json"), "fingerprint": fingerprint}
+        if "recipe" in then:
+            _compare(then, now)
+        self._write(then | now)
+
+    def _check_owner(self, run: dict[str, Any]) -> None:
+        ours = run["host"] == socket.gethostname() and run["pid"] != os.getpid()
+        if ours and Path(f"/proc/{run['pid']}").exists():
+            problem = f"the run at {self.uri} is still going on, in process {run['pid']}"
+            raise UserError("--output", problem, "wait for it, end it, or name another directory")
+
+    def _read(self) -> dict[str, Any]:
         file_system, path = open_filesystem(f"{self.uri}/{_RUN}")
-        now = {"recipe": recipe.model_dump(mode="json"), "fingerprint": fingerprint}
-        if file_system.exists(path):
-            _compare(json.loads(file_system.cat_file(path)), now)
-        file_system.pipe_file(path, json.dumps(now).encode())
+        try:
+            return json.loads(file_system.cat_file(path))
+        except (FileNotFoundError, ValueError) as error:
+            problem = f"{self.uri} is not the directory of a run that can be gone on with ({_RUN}: {error})"
+            raise UserError("--output", problem, "remove it, or name another --output") from None
+
+    def _write(self, run: dict[str, Any]) -> None:
+        with tempfile.TemporaryDirectory(prefix="insitu-") as scratch:
+            local = Path(scratch) / _RUN
+            local.write_text(json.dumps(run))
+            upload(local, f"{self.uri}/{_RUN}")
 
     def store(self, *, keep: int) -> CheckpointStore:
         return CheckpointStore(self.checkpoints, keep=keep)

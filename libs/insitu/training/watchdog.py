@@ -1,6 +1,7 @@
 """What the driver knows of a gang's workers from their events: who lives, who is stuck, who failed."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from insitu.errors import UserError, WorkerError, WorkerLost
@@ -29,11 +30,19 @@ class Watchdog:
 
     Args:
         listener: gets every event but `hello`, `alive`, `done`, `gone` and `failed`.
-        silence_seconds: how long a worker that answers may make no progress.
+        workers: how many there are.
+        silence_seconds: how long a worker that answers may make no progress, and how long it may take to start.
+
+    Attributes:
+        error: what the listener raised first, None if nothing.
     """
 
-    def __init__(self, listener: Listener, silence_seconds: float) -> None:
+    def __init__(self, listener: Listener, *, workers: int, silence_seconds: float) -> None:
+        self.error: Exception | None = None
         self._listener = listener
+        self._passing = ThreadPoolExecutor(1)  # a listener that blocks holds up no heartbeat
+        self._missing = set(range(workers))
+        self._started = time.monotonic()
         self._silence_seconds = silence_seconds
         self._workers: dict[int, _Worker] = {}
         self._failed: list[Event] = []
@@ -45,21 +54,31 @@ class Watchdog:
         match event["event"]:
             case "hello":
                 self._workers[event["rank"]] = _Worker(event["host"], now, now)
+                self._missing.discard(event["rank"])
             case "alive":
-                worker = self._workers[event["rank"]]
-                worker.heard = now
-                if event["progress"] != worker.progress:
-                    worker.progress, worker.moved = event["progress"], now
+                worker = self._workers.get(event["rank"])
+                if worker:
+                    worker.heard = now
+                    if event["progress"] != worker.progress:
+                        worker.progress, worker.moved = event["progress"], now
             case "failed":
                 self._failed.append(event)
             case "done":
                 self._done.add(event["rank"])
-                del self._workers[event["rank"]]
+                self._workers.pop(event["rank"])
             case "gone":
                 if event["rank"] not in self._done:
                     self._gone.append(event["rank"])
             case _:
-                self._listener(event)
+                self._passing.submit(self._pass_on, event)
+
+    def close(self) -> None:
+        """Wait until the listener has had every event."""
+        self._passing.shutdown()
+
+    def last_progress(self) -> float:
+        """When a worker last got further, in `time.monotonic` seconds."""
+        return max((worker.moved for worker in list(self._workers.values())), default=self._started)
 
     def stuck(self) -> str:
         """Who holds the gang up for too long; "" if nobody does."""
@@ -67,24 +86,27 @@ class Watchdog:
         silent = self._silent(_SILENT_SECONDS)
         if silent:
             return silent
-        moved = [worker.moved for worker in self._workers.values()]
-        if not moved or now - min(moved) < self._silence_seconds:
-            return ""
         limit = f"training.silence_seconds = {self._silence_seconds:g}"
-        slowest = min(self._workers, key=lambda rank: self._workers[rank].moved)
+        if self._missing and now - self._started >= self._silence_seconds:
+            return f"ranks {sorted(self._missing)} did not start ({limit}): no free cores, or no way to the driver"
+        workers = dict(self._workers)
+        if not workers or now - min(worker.moved for worker in workers.values()) < self._silence_seconds:
+            return ""
+        slowest = min(workers, key=lambda rank: workers[rank].moved)
         return f"no progress, first on {self._name(slowest)}, yet all answer ({limit}): raise it if a step is longer"
 
-    def failure(self, spark_reason: str) -> Exception:
+    def failure(self, lost_executor: str, spark_error: str) -> Exception:
         """The error that ended the gang, the cause before its consequences.
 
         Args:
-            spark_reason: what Spark says of a lost executor, "" where it lost none.
+            lost_executor: what Spark says of it, "" where it lost none.
+            spark_error: Spark's own words, for what no worker told.
         """
         for event in self._failed:
             if event["kind"] == "UserError":
                 return UserError.from_message(event["text"])
-        if spark_reason:
-            return WorkerLost(spark_reason)
+        if lost_executor:
+            return WorkerLost(lost_executor)
         for event in self._failed:
             if event["kind"] == "ChildDied":
                 return WorkerLost(f"rank {event['rank']} on {event['host']}: {event['text']}")
@@ -99,12 +121,19 @@ class Watchdog:
             name, cause = self._name(killed[0]), "someone or a resource manager killed it"
             return WorkerLost(f"{name}: Spark's Python worker ended without a word: {cause}")
         lost = [f"rank {event['rank']} on {event['host']}:\n{event['text']}" for event in self._failed[:1]]
-        return WorkerLost(lost[0] if lost else "Spark ended the gang, and no worker said why; its log has the reason")
+        return WorkerLost(lost[0] if lost else f"Spark ended the gang: {spark_error.strip().splitlines()[0]}")
+
+    def _pass_on(self, event: Event) -> None:
+        try:
+            self._listener(event)
+        except Exception as error:  # it is raised again where the gang is watched
+            self.error = self.error or error
 
     def _silent(self, seconds: float) -> str:
         """Which running worker has said nothing for so long; "" if none."""
-        running = self._workers.keys() - self._failed_ranks() - set(self._gone)
-        ages = {rank: time.monotonic() - self._workers[rank].heard for rank in sorted(running)}
+        workers = dict(self._workers)
+        running = workers.keys() - self._failed_ranks() - set(self._gone)
+        ages = {rank: time.monotonic() - workers[rank].heard for rank in sorted(running)}
         names = [f"{self._name(rank)} ({age:.0f} s ago)" for rank, age in ages.items() if age > seconds]
         return f"{' and '.join(names)} stopped answering: halted, swapped out, or cut off" if names else ""
 

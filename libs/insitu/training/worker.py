@@ -71,8 +71,8 @@ def training_model(job: TrainingJob, restored: Checkpoint | None) -> "keras.Mode
         build_optimizer(**optimizer.model_dump(exclude={"base_batch"})),
         loss=TASKS[job.recipe.task.kind].loss(job.class_weights),
     )
+    model.optimizer.build(model.trainable_variables)  # else the first step is traced twice
     if restored:
-        model.optimizer.build(model.trainable_variables)
         for variable, value in zip(model.optimizer.variables, restored.optimizer, strict=True):
             variable.assign(value)
     model._training_state = _Start(*divmod(job.first_step, job.train.steps))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import fsspec
 
 from insitu.cluster.executors import executor_cores
+from insitu.cluster.filesystem import persist
 from insitu.cluster.rendezvous import exchange
 from insitu.cluster.threads import openmp_threads
 from insitu.errors import UserError
@@ -49,10 +50,8 @@ class OrcaEngine:
     def train(self, job: TrainingJob, layout: Layout, listener: Listener) -> TrainingResult:
         silence = job.recipe.training.silence_seconds
         run_gang(self._spark, partial(_fit, job, layout), layout, listener, silence_seconds=silence)
-        with fsspec.open(f"{job.scratch}/{RESULT}") as source:
-            return TrainingResult(
-                weights=f"{job.scratch}/{WEIGHTS}", predictions=f"{job.scratch}/{PREDICTIONS}", **json.load(source)
-            )
+        result = persist(lambda: json.loads(fsspec.open(f"{job.scratch}/{RESULT}").open().read()), "reading the result")
+        return TrainingResult(weights=f"{job.scratch}/{WEIGHTS}", predictions=f"{job.scratch}/{PREDICTIONS}", **result)
 
 
 def _fit(job: TrainingJob, layout: Layout, member: Member) -> None:
@@ -80,7 +79,7 @@ def _fit(job: TrainingJob, layout: Layout, member: Member) -> None:
         runner.distributed_train_func(
             lambda *_: distributed_batches(job, layout.threads),
             {"batch_size": job.recipe.training.global_batch},
-            epochs=job.last_epoch,
+            epochs=job.first_step // job.train.steps if restored and restored.stopped else job.last_epoch,
             steps_per_epoch=job.train.steps,
             callbacks=worker_callbacks(job, rank, member.reporter, restored),
             verbose=0,
