@@ -1,10 +1,10 @@
-# make setup | demo | test        PYTHON=/path/to/python3.11 where python3.11 and python3 are not one
+# make setup | demo | test | bench        PYTHON=/path/to/python3.11 where python3.11 and python3 are not one
 
 export PYTHON
 IN_ENV = PATH="$(CURDIR)/.venv/bin:$$PATH"
 DEMO = build/demo
 
-.PHONY: setup setup-dev demo test
+.PHONY: setup setup-dev demo test bench
 
 setup:
 	@requirements/setup.sh
@@ -21,3 +21,7 @@ demo: setup
 
 test: setup-dev
 	@$(IN_ENV) && ruff check && ruff format --check && mypy && lint-imports && pytest
+
+# Every speed that the README claims, as JSON lines; about half an hour on a quiet machine of two cores.
+bench: setup-dev
+	@$(IN_ENV) && python benchmarks/reading.py && python benchmarks/training.py

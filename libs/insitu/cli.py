@@ -3,6 +3,7 @@
 import argparse
 import signal
 import sys
+from functools import partial
 from typing import Any, NoReturn
 
 from insitu.cluster import doctor
@@ -37,7 +38,32 @@ def _parser() -> argparse.ArgumentParser:
     show = commands.add_parser("show", help="print a model directory: what it predicts, how well, where it comes from")
     show.add_argument("directory", metavar="DIR")
     show.set_defaults(run=_show)
+    compare = commands.add_parser("compare", help="print model directories side by side")
+    compare.add_argument("directories", metavar="DIR", nargs="+")
+    compare.add_argument("--output", metavar="FILE.html", help="the same as a page, with the runs' curves")
+    compare.set_defaults(run=_compare)
+    _add_sweep(commands.add_parser("sweep", help="train a recipe over a grid or at random: one table and picture"))
     return parser
+
+
+def _add_sweep(sweep: argparse.ArgumentParser) -> None:
+    sweep.add_argument("--recipe", required=True, help="YAML file, such as one of conf/recipes/")
+    sweep.add_argument("--data", required=True, help="Parquet directory, on any file system that Spark reads")
+    sweep.add_argument("--output", required=True, help="the sweep's directory; named again, the sweep goes on")
+    sweep.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="for all trials; may repeat")
+    for option, form, text in (
+        ("--grid", "KEY=V1,V2,…", "values, every combination of them; may repeat"),
+        ("--range", "KEY=LO:HI[:log]", "with --random, a range to draw from; may repeat"),
+    ):
+        entry = partial(_with_option, option)
+        sweep.add_argument(option, dest="space", action="append", metavar=form, help=text, type=entry)
+    sweep.add_argument("--random", type=int, metavar="N", help="draw N trials instead of every combination")
+    sweep.add_argument("--seed", type=int, default=17, help="of the draw and the order (default: 17)")
+    sweep.set_defaults(run=_sweep)
+
+
+def _with_option(option: str, text: str) -> tuple[str, str]:
+    return option, text
 
 
 def _digits(args: argparse.Namespace) -> dict[str, Any]:
@@ -60,3 +86,28 @@ def _show(args: argparse.Namespace) -> dict[str, Any]:
 
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `insitu show DIR | head` ends quietly
     return show(args.directory)
+
+
+def _compare(args: argparse.Namespace) -> dict[str, Any]:
+    from insitu.compare import compare
+
+    return compare(args.directories, output=args.output)
+
+
+def _sweep(args: argparse.Namespace) -> dict[str, Any]:
+    from insitu.cluster.session import spark_session
+    from insitu.sweep.space import parse_space
+
+    space = parse_space(args.space or [])
+    from insitu.sweep.trials import sweep
+
+    return sweep(
+        spark_session("insitu sweep"),
+        recipe=args.recipe,
+        settings=args.set,
+        data=args.data,
+        output=args.output,
+        space=space,
+        random=args.random,
+        seed=args.seed,
+    )

@@ -42,7 +42,7 @@ def test_other_error_comes_back_with_its_traceback() -> None:
 
 @pytest.mark.parametrize(
     ("number", "told"),
-    [(signal.SIGKILL, "exit code 137 (SIGKILL): someone"), (signal.SIGSEGV, "exit code 139 (SIGSEGV): a crash")],
+    [(signal.SIGKILL, "exit code 137 (SIGKILL): someone"), (signal.SIGTERM, "exit code 143 (SIGTERM): someone")],
 )
 def test_death_is_told_with_its_signal(number: signal.Signals, told: str) -> None:
     with pytest.raises(ChildDied) as caught:

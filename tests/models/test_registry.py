@@ -9,6 +9,7 @@ from tensorflow import keras
 
 from insitu.errors import UserError
 from insitu.models import build, check, names
+from insitu.models.registry import Normalization
 
 MINIMUM = {"alexnet": 63, "mcnn": 64, "squeezenet": 31}
 SEED = 20170401
@@ -117,6 +118,17 @@ def test_mcnn_sees_the_last_pixel_of_an_odd_size() -> None:
     assert not np.array_equal(scores[0], scores[1])
 
 
+def test_vgg16_takes_the_weights_of_keras_applications() -> None:
+    model = build("vgg16", size=(32, 32), channels=3, outputs=2, activation="sigmoid")
+    theirs = keras.applications.VGG16(weights=None, include_top=False, input_shape=(32, 32, 3), pooling="avg")
+    for layer in theirs.layers[1:]:
+        if layer.weights:
+            model.get_layer(layer.name).set_weights(layer.get_weights())
+    batch = images(model)
+    features = keras.Model(model.input, model.get_layer("head").input)(batch)
+    np.testing.assert_allclose(features, theirs(batch / 127.5 - 1), atol=1e-6)
+
+
 def test_sigmoid_scores_each_label_alone() -> None:
     model = build("squeezenet", size=(31, 31), channels=1, outputs=3, activation="sigmoid")
     model.get_layer("head").set_weights([np.zeros((512, 3), np.float32), np.array([0, 100, -100], np.float32)])
@@ -147,3 +159,21 @@ def test_option_of_another_topology_is_refused() -> None:
 def test_option_that_is_not_positive_is_refused() -> None:
     with pytest.raises(UserError, match=r"model\.options\.width: 0, expected a positive number"):
         check("mcnn", size=(64, 64), options={"width": 0})
+
+
+def test_unset_normalization_is_the_topologys_own() -> None:
+    own, batch = (
+        build("densenet121", size=(32, 32), channels=3, outputs=2, activation="sigmoid", normalization=kind)
+        for kind in (None, "batch")
+    )
+    assert [weight.name for weight in own.weights] == [weight.name for weight in batch.weights]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "choices"),
+    [("vgg16", "batch", "none"), ("resnet50", "none", "batch, group"), ("mcnn", "group", "none")],
+)
+def test_normalization_that_a_topology_cannot_have_is_refused(name: str, kind: Normalization, choices: str) -> None:
+    expected = rf"model\.normalization: {name} cannot have '{kind}'; its choices: {choices}$"
+    with pytest.raises(UserError, match=expected):
+        check(name, size=(64, 64), normalization=kind)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tensorflow import keras
 
 HEAD = "head"
+Normalization = Literal["batch", "group", "none"]
 
 
 @dataclass(frozen=True)
@@ -27,18 +28,20 @@ class Topology:
     Attributes:
         minimum: the smallest H and W, in pixels.
         options: the names of its options, each a positive number.
+        normalizations: what may normalise between its layers; the first is its own.
     """
 
     minimum: int
     options: frozenset[str] = field(default=frozenset())
+    normalizations: tuple[Normalization, ...] = ("none",)
 
 
 _TOPOLOGIES = {
     "alexnet": Topology(minimum=63),
-    "densenet121": Topology(minimum=32),
+    "densenet121": Topology(minimum=32, normalizations=("batch", "group", "none")),
     "inception_v1": Topology(minimum=32),
     "mcnn": Topology(minimum=64, options=frozenset({"width"})),
-    "resnet50": Topology(minimum=32),
+    "resnet50": Topology(minimum=32, normalizations=("batch", "group")),
     "squeezenet": Topology(minimum=31),
     "vgg16": Topology(minimum=32),
 }
@@ -50,17 +53,24 @@ def names() -> tuple[str, ...]:
     return tuple(_TOPOLOGIES)
 
 
-def check(name: str, *, size: tuple[int, int], options: Mapping[str, float] = _NO_OPTIONS) -> None:
+def check(
+    name: str,
+    *,
+    size: tuple[int, int],
+    options: Mapping[str, float] = _NO_OPTIONS,
+    normalization: Normalization | None = None,
+) -> None:
     """Refuse what `build` cannot build, without loading TensorFlow.
 
     Args:
         name: a topology, one of `names()`.
         size: (H, W) in pixels.
         options: the topology's own options.
+        normalization: None is the topology's own.
 
     Raises:
         UserError: `model.name` is unknown, `model.options` has an unknown key or a value that is not
-            positive, or `data.size` is below the topology's minimum.
+            positive, the topology cannot have `model.normalization`, or `data.size` is below its minimum.
     """
     if name not in _TOPOLOGIES:
         nearest = difflib.get_close_matches(name, _TOPOLOGIES, n=1, cutoff=0.0)[0]
@@ -74,6 +84,9 @@ def check(name: str, *, size: tuple[int, int], options: Mapping[str, float] = _N
             raise UserError("model.options", f"{name} has no option {option!r}", f"its options: {known}")
         if value <= 0:
             raise UserError(f"model.options.{option}", f"{value}, expected a positive number", "raise it")
+    if normalization not in (None, *topology.normalizations):
+        choices = ", ".join(topology.normalizations)
+        raise UserError("model.normalization", f"{name} cannot have {normalization!r}", f"its choices: {choices}")
     if min(size) < topology.minimum:
         smallest = f"{topology.minimum}x{topology.minimum}"
         raise UserError("data.size", f"{size[0]}x{size[1]} is too small for {name}", f"give at least {smallest}")
@@ -87,6 +100,7 @@ def build(
     outputs: int,
     activation: Literal["sigmoid", "softmax"],
     options: Mapping[str, float] = _NO_OPTIONS,
+    normalization: Normalization | None = None,
 ) -> keras.Model:
     """A topology between the shared input and head, with new random weights.
 
@@ -101,6 +115,7 @@ def build(
         outputs: K.
         activation: of the head; "sigmoid" for K independent labels, "softmax" for one class of K.
         options: the topology's own options.
+        normalization: see `insitu.models.normalization`; None is the topology's own.
 
     Returns:
         Input `image`, uint8 [B, H, W, C], values 0..255; output `scores`, float32 [B, K], values 0..1.
@@ -109,8 +124,10 @@ def build(
     Raises:
         UserError: as `check`.
     """
-    check(name, size=size, options=options)
+    check(name, size=size, options=options, normalization=normalization)
     from tensorflow import keras
+
+    from insitu.models.normalization import replace_batch_normalization
 
     topology = importlib.import_module(f"insitu.models.{name}")
     image = keras.Input((*size, channels), dtype="uint8", name="image")
@@ -118,4 +135,8 @@ def build(
     features = topology.trunk(pixels, **options)
     logits = keras.layers.Dense(outputs, dtype="float32", name=HEAD)(features)
     scores = keras.layers.Activation(activation, dtype="float32", name="scores")(logits)
-    return keras.Model(image, scores, name=name)
+    model = keras.Model(image, scores, name=name)
+    if normalization in (None, _TOPOLOGIES[name].normalizations[0]):
+        return model
+    assert normalization != "batch", "only ever a topology's own"
+    return replace_batch_normalization(model, normalization)

@@ -1,0 +1,98 @@
+"""What a run costs beside its steps: starting, checkpoints, memory."""
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+
+from job_runs import Job, finished, wait_for_line
+from lines import emit
+
+_POLL_SECONDS = 0.5
+_START_SECONDS = 30.0
+
+
+def start_up() -> None:
+    """Seconds from spark-submit to the first step of DenseNet-121, against half a minute."""
+    started = time.monotonic()
+    with Job(model="densenet121", steps=2).submitted() as (process, _):
+        wait_for_line(process, "step ")
+        seconds = time.monotonic() - started
+    emit(
+        "start_up",
+        subject=("spark-submit to the first step of DenseNet-121", seconds),
+        peer=("what is allowed", _START_SECONDS),
+        unit="seconds",
+        less_is_better=True,
+    )
+
+
+def checkpoint_cost() -> None:
+    """DenseNet-121 for two minutes with a checkpoint every minute, and without one."""
+    never = Job(model="densenet121", steps=128, settings=("training.checkpoint.every_minutes=1000",))
+    peer = _overall_images_per_second(never)
+    subject = _overall_images_per_second(replace(never, settings=("training.checkpoint.every_minutes=1",)))
+    emit(
+        "checkpoint_cost",
+        subject=("a checkpoint every minute", subject),
+        peer=("no checkpoint", peer),
+        unit="images/s",
+    )
+
+
+def _overall_images_per_second(job: Job) -> float:
+    """From the first to the last line of a run's steps, all that happens in between included."""
+    with job.submitted() as (process, output):
+        finished(process)
+        first, *_, last = map(json.loads, (output / "steps.jsonl").read_text().splitlines())
+    images = (last["step"] - first["step"]) * job.workers * job.local_batch
+    return images / (last["seconds"] - first["seconds"])
+
+
+def memory() -> None:
+    """A worker's peak memory on 27 MB of images and on 270 MB, both more than it may shuffle at once."""
+    small = Job(
+        model="squeezenet",
+        workers=1,
+        local_batch=64,
+        steps=16,
+        settings=("data.shuffle_mib=8", "data.size=[64, 64]"),
+    )
+    peaks = [_peak_mib(job) for job in (small, replace(small, steps=10 * small.steps))]
+    emit(
+        "memory",
+        subject=("a worker's peak on ten times the data", peaks[1]),
+        peer=("on the data", peaks[0]),
+        unit="MiB",
+        less_is_better=True,
+    )
+
+
+def _peak_mib(job: Job) -> float:
+    """Of the largest of a job's Python workers, as the kernel counts it."""
+    peak_kib = 0
+    with job.submitted() as (process, _):
+        while process.poll() is None:
+            workers = [child for child in psutil.Process(process.pid).children(recursive=True) if _is_worker(child)]
+            peak_kib = max([peak_kib, *(_peak_kib(worker.pid) for worker in workers)])
+            time.sleep(_POLL_SECONDS)
+        finished(process)
+    return peak_kib / 1024
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    try:
+        return "pyspark.daemon" in process.cmdline()
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return False
+
+
+def _peak_kib(pid: int) -> int:
+    """The kernel's high-water mark of a process's resident memory; 0 where it has just ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")), 0)

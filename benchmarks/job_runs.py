@@ -1,0 +1,115 @@
+"""Training jobs as a user starts them: spark-submit on some of this machine's cores."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from xrays import BUILD, xrays
+
+ROOT = BUILD.parent.parent
+CORES = len(os.sched_getaffinity(0))
+_BIN = Path(sys.executable).parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One epoch of a model on synthetic X-rays.
+
+    Attributes:
+        model: the topology.
+        program: what spark-submit runs, with the arguments of jobs/train_cnn.py.
+        cores, workers: the workers share the cores evenly.
+        local_batch: images a worker in a step.
+        steps: of the epoch.
+        precision: bf16 or fp32.
+        settings: more keys of the recipe.
+    """
+
+    model: str
+    program: str = "jobs/train_cnn.py"
+    cores: int = CORES
+    workers: int = CORES
+    local_batch: int = 16
+    steps: int = 12
+    precision: str = "bf16"
+    settings: tuple[str, ...] = field(default=())
+
+    def __str__(self) -> str:
+        layout = f"{self.workers} x {self.cores // self.workers} cores, {self.local_batch} images each"
+        return f"{self.program} {self.model} {self.precision}, {layout}"
+
+    def images_per_second(self) -> float:
+        """Of the median step."""
+        with self.submitted() as (process, _):
+            return finished(process)["images_per_second"]
+
+    @contextmanager
+    def submitted(self) -> Iterator[tuple["subprocess.Popen[str]", Path]]:
+        """The running job, its stdout and stderr in one pipe, and the model directory that it will make."""
+        data = xrays(self.workers * self.local_batch * self.steps)
+        with tempfile.TemporaryDirectory(dir=BUILD) as scratch:
+            output = Path(scratch) / "model"
+            process = subprocess.Popen(
+                [_BIN / "spark-submit", "--master", f"local[{self.cores}]", *self._arguments(data, output)],
+                cwd=ROOT,
+                env=os.environ | {"PATH": f"{_BIN}{os.pathsep}{os.environ['PATH']}"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+            try:
+                yield process, output
+            finally:
+                if process.poll() is None:
+                    process.terminate()
+                    process.communicate()
+
+    def _arguments(self, data: Path, output: Path) -> list[str]:
+        settings = (
+            f"model.name={self.model}",
+            f"training.workers={self.workers}",
+            f"training.global_batch={self.workers * self.local_batch}",
+            f"training.precision={self.precision}",
+            *self.settings,
+        )
+        flags = [argument for setting in settings for argument in ("--set", setting)]
+        return [self.program, "--recipe", "benchmarks/xrays.yaml", "--data", str(data), "--output", str(output), *flags]
+
+
+def finished(process: "subprocess.Popen[str]") -> dict[str, Any]:
+    """Wait for a job and return its summary.
+
+    Raises:
+        RuntimeError: it failed; the message is what it said last.
+    """
+    said = process.communicate()[0].splitlines()
+    if process.returncode:
+        raise _failure(said)
+    return json.loads(next(line for line in reversed(said) if line.startswith("{")))
+
+
+def wait_for_line(process: "subprocess.Popen[str]", beginning: str) -> None:
+    """Read what a job says until a line begins so.
+
+    Raises:
+        RuntimeError: it ended without such a line; the message is what it said last.
+    """
+    assert process.stdout
+    said = []
+    for line in process.stdout:
+        if line.startswith(beginning):
+            return
+        said.append(line.rstrip())
+    raise _failure(said)
+
+
+def _failure(said: list[str]) -> RuntimeError:
+    return RuntimeError("\n".join(["the job failed", *said[-30:]]))

@@ -1,0 +1,104 @@
+"""How fast a training job is, and against what.
+
+    python benchmarks/training.py [NAME…]
+
+A JSON line a claim on stdout, what is being measured on stderr. All inputs are 224x224. Speeds are those of the
+median step; subjects and peers run in turns, and the best of two turns counts.
+"""
+
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from costs import checkpoint_cost, memory, start_up
+from job_runs import Job
+from keras_runs import Keras
+from lines import chosen, emit
+
+_TURNS = 2
+
+Run = Job | Keras
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The fastest of `subjects` against the fastest of `peers`, whose speed counts `peer_factor` times."""
+
+    subjects: tuple[Run, ...]
+    peers: tuple[Run, ...]
+    peer_factor: int = 1
+
+
+def _layouts(job: Job) -> tuple[Job, Job]:
+    """A worker a core, and one worker of all cores, with the same global batch."""
+    return job, replace(job, workers=1, local_batch=job.workers * job.local_batch)
+
+
+def _scaling(job: Job) -> Comparison:
+    """Two one-core workers against twice a single one, each with the same local batch."""
+    two, one = replace(job, cores=2, workers=2), replace(job, cores=1, workers=1)
+    return Comparison(subjects=(two,), peers=(one,), peer_factor=2)
+
+
+_DENSENET = Job(model="densenet121")
+_GOOGLENET = Job(model="inception_v1", local_batch=32)
+_VGG = Job(model="vgg16", local_batch=8)
+
+_COMPARISONS = {
+    "parquet_vs_memory": [
+        Comparison(subjects=(_DENSENET,), peers=(replace(_DENSENET, program="benchmarks/in_memory.py"),))
+    ],
+    "job_vs_keras": [
+        Comparison(subjects=_layouts(job), peers=tuple(Keras(model=job.model, batch=batch) for batch in batches))
+        for job, batches in ((_DENSENET, (16, 32)), (_GOOGLENET, (32, 64)))
+    ],
+    "job_vs_stock": [
+        Comparison(subjects=_layouts(_DENSENET), peers=(Keras(model=_DENSENET.model, batch=32, itex=False),))
+    ],
+    "layout": [Comparison(subjects=_layouts(job)[:1], peers=_layouts(job)[1:]) for job in (_DENSENET, _GOOGLENET)],
+    "scaling_2": [_scaling(_DENSENET), _scaling(_VGG)],
+    "bf16": [Comparison(subjects=(_DENSENET,), peers=(replace(_DENSENET, precision="fp32"),))],
+}
+_COSTS: dict[str, Callable[[], None]] = {
+    "start_up": start_up,
+    "checkpoint_cost": checkpoint_cost,
+    "memory": memory,
+}
+
+
+def main() -> None:
+    names = chosen(__doc__, names=[*_COMPARISONS, *_COSTS])
+    _compare({name: comparisons for name, comparisons in _COMPARISONS.items() if name in names})
+    for name, cost in _COSTS.items():
+        if name in names:
+            cost()
+
+
+def _compare(claims: dict[str, list[Comparison]]) -> None:
+    """Time each run that any comparison needs, in turns, and print a line a comparison."""
+    named = [(name, comparison) for name, comparisons in claims.items() for comparison in comparisons]
+    speeds = _best_speeds(dict.fromkeys(run for _, c in named for run in (*c.subjects, *c.peers)))
+    for name, comparison in named:
+        subject, peer = (max(runs, key=speeds.__getitem__) for runs in (comparison.subjects, comparison.peers))
+        factor = comparison.peer_factor
+        emit(
+            name,
+            subject=(str(subject), speeds[subject]),
+            peer=(f"{factor} x {peer}" if factor > 1 else str(peer), factor * speeds[peer]),
+            unit="images/s",
+        )
+
+
+def _best_speeds(runs: Iterable[Run]) -> dict[Run, float]:
+    """Images per second of each run, the best of its turns."""
+    best = dict.fromkeys(runs, 0.0)
+    for _ in range(_TURNS):
+        for run in best:
+            speed = run.images_per_second()
+            print(f"{run}: {speed:.1f} images/s", file=sys.stderr)
+            best[run] = max(best[run], speed)
+    return best
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""What the trials of a sweep came to: rows of a table, and the best of them."""
+
+import csv
+import json
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import yaml
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from insitu import artifact
+from insitu.errors import UserError
+
+_FIGURES = ("loss", "images_per_second", "seconds_per_epoch")
+
+
+def figures(directory: str, metric: str) -> dict[str, Any]:
+    """A trial's figures, from its model directory.
+
+    Returns:
+        `output`; `metric` and `loss` of the validation split; `images_per_second`, the median epoch's after the
+        first; `seconds_per_epoch`, what the epoch's steps take at that rate, without the validation.
+
+    Raises:
+        UserError: the metric is undefined.
+    """
+    with artifact.verified(directory, setting="--output") as local:
+        recipe = yaml.safe_load((local / artifact.RECIPE).read_text())
+        metrics = artifact.read_json(local / artifact.METRICS)
+        rows = artifact.read_json(local / artifact.PROVENANCE)["data"]["rows"]["train"]
+        epochs = [json.loads(line) for line in (local / artifact.HISTORY).read_text().splitlines()]
+    if metrics[metric] is None:
+        raise UserError("data.split_column", f"{metric} is undefined on the validation split", "give it more rows")
+    speed = statistics.median(epoch["images_per_second"] for epoch in epochs[1:] or epochs)
+    batch = recipe["training"]["global_batch"]
+    return {
+        "output": directory,
+        "metric": metrics[metric],
+        "loss": metrics["loss"],
+        "images_per_second": round(speed, 1),
+        "seconds_per_epoch": round(rows // batch * batch / speed, 2),
+    }
+
+
+@dataclass(frozen=True)
+class Results:
+    """The trials of a study as a table.
+
+    Attributes:
+        study: its complete trials have `figures` as user attributes, the failed ones a `reason`.
+        space: what each swept recipe key is drawn from, in order.
+        metric: the metric's name.
+    """
+
+    study: optuna.Study
+    space: dict[str, BaseDistribution]
+    metric: str
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row a trial: `trial`, the keys, the metric by its name, the figures, `output` and `status`."""
+        return [
+            {
+                "trial": trial.number,
+                **{key: _params(trial)[key] for key in self.space},
+                self.metric: trial.user_attrs.get("metric"),
+                **{name: trial.user_attrs.get(name) for name in (*_FIGURES, "output")},
+                "status": trial.user_attrs.get("reason", trial.state.name.lower()),
+            }
+            for trial in self.study.get_trials(deepcopy=False)
+        ]
+
+    def write_csv(self, path: Path) -> None:
+        rows = self.rows()
+        with path.open("w", newline="") as out:
+            writer = csv.DictWriter(out, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def table(self) -> str:
+        """The rows without `output`, in columns as wide as their values."""
+        names = [name for name in self.rows()[0] if name != "output"]
+        cells = [[name.rpartition(".")[2] for name in names]]
+        cells += [[_cell(row[name]) for name in names] for row in self.rows()]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = ("  ".join(map(str.ljust, line, widths)).rstrip() for line in cells)
+        return "\n".join(lines)
+
+    def summary(self) -> dict[str, Any]:
+        """`metric`, `trials`, `failed` and the row of the `best`.
+
+        Raises:
+            UserError: no trial is complete.
+        """
+        failed = self.study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+        rows = self.rows()
+        if len(failed) == len(rows):
+            raise UserError("--grid", f"no trial ended well; the last: {rows[-1]['status']}", "mend the recipe")
+        best = rows[self.study.best_trial.number]
+        return {"metric": self.metric, "trials": len(rows), "failed": len(failed), "best": best}
+
+
+def _params(trial: FrozenTrial) -> dict[str, Any]:
+    return trial.params or trial.system_attrs["fixed_params"]
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
