@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -144,6 +145,9 @@ def test_job_that_was_killed_altogether_can_be_resumed(
     start: Start, submit: Callable[..., Submitted], tmp_path: Path
 ) -> None:
     process = start("--set", "training.checkpoint.every_steps=1")
+    while not list((tmp_path / "model.run").glob("checkpoints/step-*")):
+        assert process.poll() is None
+        time.sleep(0.1)
     family = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     _, alive = psutil.wait_procs(family, timeout=60)

@@ -5,10 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from tensorflow import keras
 
 from insitu.models import build
 from insitu.models.registry import Normalization
+from insitu.recipe import parse
+from insitu.training.worker import build_model
+from training.digits_rows import recipe_tree
 
 SEED = 1803
 KINDS: list[tuple[str, Normalization]] = [("densenet121", "group"), ("densenet121", "none"), ("resnet50", "group")]
@@ -81,8 +85,12 @@ def test_averaged_gradients_of_two_halves_are_those_of_the_whole_batch() -> None
 
 
 def gradients(model: keras.Model, batch: np.ndarray, labels: np.ndarray) -> list[np.ndarray]:
-    import tensorflow as tf
-
     with tf.GradientTape() as tape:
         loss = tf.reduce_mean(keras.losses.binary_crossentropy(labels, model(batch, training=True)))
     return [gradient.numpy() for gradient in tape.gradient(loss, model.trainable_weights)]
+
+
+def test_a_recipes_normalization_reaches_its_model() -> None:
+    tree = recipe_tree() | {"model": {"name": "resnet50", "normalization": "group"}}
+    layers = build_model(parse(tree), 10).layers
+    assert any(isinstance(layer, keras.layers.GroupNormalization) for layer in layers)
