@@ -65,7 +65,12 @@ def train(
     if recipe.model.init:
         init = qualify(spark, "model.init", recipe.model.init)
         recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"init": init})})
-    models.check(recipe.model.name, size=recipe.data.size, options=recipe.model.options)
+    models.check(
+        recipe.model.name,
+        size=recipe.data.size,
+        options=recipe.model.options,
+        normalization=recipe.model.normalization,
+    )
     if recipe.training.workers:
         check_batch(recipe.training.global_batch, recipe.training.workers)
     run = RunDirectory(output)

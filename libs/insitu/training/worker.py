@@ -40,6 +40,7 @@ def build_model(recipe: Recipe, classes: int) -> "keras.Model":
             outputs=classes,
             activation=TASKS[recipe.task.kind].activation,
             options=recipe.model.options,
+            normalization=recipe.model.normalization,
         )
 
 
