@@ -130,7 +130,7 @@ def test_mistake_is_named_with_its_mend(spark: SparkSession, tmp_path: Path, cas
 def test_output_that_cannot_be_written(spark: SparkSession, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     data = write_rows(tmp_path / "data", digit_rows())
-    with pytest.raises(UserError, match=r"--output: .*/file cannot be written .*; name a place that can"):
+    with pytest.raises(UserError, match=r"--output: .*/file/model\.run cannot be made .*; name a place that can"):
         insitu.train(spark, parse(recipe_tree()), data=data, output=str(tmp_path / "file/model"))
 
 
