@@ -15,14 +15,14 @@ from conftest import SEED, Submitted
 from training.digits_rows import digit_rows, recipe_tree, write_rows
 
 JOB = Path(__file__).parent / "killing_job.py"
-STEPS_PER_EPOCH, EPOCHS = 20, 20
+STEPS_PER_EPOCH, EPOCHS = 20, 26
 LOCAL = ["training", "python", "training", "python", "training"]
 STANDALONE = ["executor", "training", "python", "executor", "training"]
 
 
 def random_kills(victims: list[str], seed: int) -> list[tuple[int, str]]:
-    """Each victim at a random step of its own part of the run."""
-    part = STEPS_PER_EPOCH * EPOCHS // len(victims)
+    """Each victim at a random step of its own part of the run, whose last third is left to the pace of step events."""
+    part = 2 * STEPS_PER_EPOCH * EPOCHS // 3 // len(victims)
     rng = random.Random(seed)
     return [(place * part + rng.randrange(5, part - 5), victim) for place, victim in enumerate(victims)]
 
