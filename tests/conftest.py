@@ -91,6 +91,24 @@ def spark_submit(job: str | Path, *args: object, master: str = "local[2]", timeo
     return Submitted(returncode=process.returncode, stdout=stdout, stderr=stderr)
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mounts a file system of a size such as "64k", until the end of the test."""
+    place = tmp_path / "disk"
+
+    def mount(size: str) -> Path:
+        place.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
+        if subprocess.run(command, capture_output=True).returncode:
+            place.rmdir()
+            pytest.skip("this user cannot mount a tmpfs")
+        return place
+
+    yield mount
+    if place.exists():
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
 @pytest.fixture(scope="session")
 def standalone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a real standalone cluster: a master and two one-core workers."""

@@ -1,7 +1,6 @@
 """An output file system that is full or away while a run writes to it."""
 
-import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,8 @@ from training.digits_rows import digit_rows, recipe_tree, write_rows
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 100 MiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100m", "none", str(place)], capture_output=True).returncode:
-        pytest.skip("a small file system can only be mounted by root")
-    yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
+def disk(small_disk: Callable[[str], Path]) -> Path:
+    return small_disk("100m")
 
 
 @pytest.fixture
