@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-BF16_FLAGS = frozenset({"amx_bf16", "avx512_bf16"})
 _TASKS_PER_CORE = 4
 
 
@@ -17,6 +16,15 @@ def cpu_flags() -> frozenset[str]:
         return frozenset()
     lines = (line.partition(":") for line in cpuinfo.read_text().splitlines())
     return next((frozenset(flags.split()) for name, _, flags in lines if name.strip() == "flags"), frozenset())
+
+
+def bf16_is_faster(flags: frozenset[str]) -> bool:
+    """Whether processors with these flags train in bf16 faster than in fp32.
+
+    Those with AMX do, and those with AVX512_BF16. But Intel's cores since Sapphire Rapids, told by AVX512_FP16, have
+    AVX512_BF16 beside AMX: where a hypervisor hides AMX, it alone trains DenseNet-121 at 0.7 of the speed of fp32.
+    """
+    return "amx_bf16" in flags or ("avx512_bf16" in flags and "avx512_fp16" not in flags)
 
 
 def executors_cpu_flags(spark: "SparkSession") -> frozenset[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from pyspark.sql import SparkSession
 
-from insitu.cluster.cpu import BF16_FLAGS, executors_cpu_flags
+from insitu.cluster.cpu import bf16_is_faster, executors_cpu_flags
 from insitu.data import columns
 from insitu.data.dataset import Dataset, open_dataset
 from insitu.data.labels import MAX_CLASSES
@@ -90,7 +90,7 @@ def resolve(spark: SparkSession, recipe: Recipe, prepared: Prepared, layout: Lay
     """The recipe with what it leaves open filled in: class names, workers, precision."""
     precision = recipe.training.precision
     if precision == "auto":
-        precision = "bf16" if BF16_FLAGS & executors_cpu_flags(spark) else "fp32"
+        precision = "bf16" if bf16_is_faster(executors_cpu_flags(spark)) else "fp32"
     training = recipe.training.model_copy(update={"workers": layout.workers, "precision": precision})
     task = recipe.task.model_copy(update={"classes": prepared.class_names})
     return recipe.model_copy(update={"training": training, "task": task})
