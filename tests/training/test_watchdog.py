@@ -50,6 +50,12 @@ def test_cause_is_told_whatever_came_first(
     assert str(failure).startswith(message)
 
 
+@pytest.mark.parametrize("kind", ["UnknownError", "ConnectionResetError"])
+def test_errors_that_may_pass_are_worth_another_start(watchdog: Watchdog, kind: str) -> None:
+    watchdog(OWN | {"kind": kind})
+    assert isinstance(watchdog.failure("", "Spark's words"), WorkerLost)
+
+
 def test_lost_executor_comes_before_the_deaths_of_its_workers(watchdog: Watchdog) -> None:
     watchdog(DEAD)
     assert str(watchdog.failure("executor 1 on b was lost", "")) == "executor 1 on b was lost"

@@ -10,6 +10,8 @@ from insitu.training.progress import HEARTBEAT_SECONDS
 
 _PEER_ERRORS = {"UnavailableError", "AbortedError", "CancelledError", "DeadlineExceededError", "InternalError"}
 """TensorFlow's errors in a collective operation: what a worker sees when another one is gone."""
+_PASSING_ERRORS = {"UnknownError", "OSError", "TimeoutError", "ConnectionResetError", "ConnectionRefusedError"}
+"""Of a server that cannot start on its port, and of a file system that cannot be read: worth another start."""
 
 _SILENT_SECONDS = 60
 """A worker says every few seconds that it lives; after so long without a word it counts as dead."""
@@ -112,7 +114,8 @@ class Watchdog:
                 return WorkerLost(f"rank {event['rank']} on {event['host']}: {event['text']}")
         own = [event for event in self._failed if event["kind"] not in _PEER_ERRORS]
         if own:
-            return WorkerError(f"rank {own[0]['rank']} on {own[0]['host']}:\n{own[0]['text']}")
+            kind = WorkerLost if own[0]["kind"] in _PASSING_ERRORS else WorkerError
+            return kind(f"rank {own[0]['rank']} on {own[0]['host']}:\n{own[0]['text']}")
         silent = self._silent(_MISSED_BEATS * HEARTBEAT_SECONDS)
         if silent:
             return WorkerLost(silent)
