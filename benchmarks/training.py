@@ -95,7 +95,7 @@ def _best_speeds(runs: Iterable[Run]) -> dict[Run, float]:
     for _ in range(_TURNS):
         for run in best:
             speed = run.images_per_second()
-            print(f"{run}: {speed:.1f} images/s", file=sys.stderr)
+            print(f"{run}: {speed:.2f} images/s", file=sys.stderr)
             best[run] = max(best[run], speed)
     return best
 

@@ -22,7 +22,6 @@ from insitu.data.scan import BadRow
 from insitu.errors import UserError
 from insitu.provenance import code_version, environment
 from insitu.recipe import Recipe
-from insitu.report import write_report
 from insitu.training.engines.base import TrainingResult
 from insitu.training.prepare import Prepared
 from insitu.training.rundir import RunDirectory
@@ -104,6 +103,8 @@ def provenance(
 
 def _draw_report(directory: Path, model: "keras.Model", read_images: ReadImages) -> None:
     """A report that cannot be drawn is said, and costs no model."""
+    from insitu.report import write_report  # here: its libraries take two seconds to load
+
     print("report: drawing curves, intervals and examples", file=sys.stderr)
     try:
         write_report(directory, model=model, read_images=read_images)

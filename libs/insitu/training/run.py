@@ -13,7 +13,7 @@ from insitu.errors import UserError
 from insitu.models.transfer import start_from
 from insitu.recipe import Recipe
 from insitu.training.engines.base import Engine, Event, Listener, TrainingJob, TrainingResult
-from insitu.training.prepare import check_batch, prepare, resolve, shard
+from insitu.training.prepare import Prepared, check_batch, prepare, resolve, shard
 from insitu.training.publish import provenance, publish
 from insitu.training.rundir import RunDirectory
 from insitu.training.supervisor import Supervisor
@@ -82,11 +82,6 @@ def train(
         recipe = resolve(spark, recipe, prepared, layout)
         run.claim(recipe, prepared.dataset.fingerprint)
         train_plan, validation_plan = shard(recipe, prepared, layout)
-        model = build_model(recipe, len(prepared.class_names))
-        if parent is not None:
-            start_from(model, parent)
-        initial = f"{run.uri}/initial.npz"
-        save_weights(model.get_weights(), initial)
         first = TrainingJob(
             recipe=recipe,
             class_names=prepared.class_names,
@@ -94,7 +89,7 @@ def train(
             train=train_plan,
             validation=validation_plan,
             class_weights=prepared.class_weights(recipe),
-            initial_weights=initial,
+            initial_weights=_transferred(recipe, prepared, parent, run) if parent else None,
             scratch=run.uri,
             checkpoints=run.checkpoints,
             first_epoch=0,
@@ -104,6 +99,7 @@ def train(
         with closing(_Watch(run, listener, started)) as watch:
             supervisor = Supervisor(engine, layout, run, watch)
             resumed_from, result = _train_phases(supervisor, first)
+        model = build_model(recipe, len(prepared.class_names))
         model.set_weights(persist(lambda: load_weights(result.weights), "reading the weights"))
         summary = {
             "output": output,
@@ -138,6 +134,15 @@ def train(
         )
     run.remove()
     return summary
+
+
+def _transferred(recipe: Recipe, prepared: Prepared, parent: "keras.Model", run: RunDirectory) -> str:
+    """Where the weights are that training starts from: the parent's trunk, a new head."""
+    model = build_model(recipe, len(prepared.class_names))
+    start_from(model, parent)
+    uri = f"{run.uri}/initial.npz"
+    save_weights(model.get_weights(), uri)
+    return uri
 
 
 def _train_phases(supervisor: Supervisor, job: TrainingJob) -> tuple[int | None, TrainingResult]:

@@ -38,7 +38,7 @@ class Validation(tf.keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._thread = ThreadPoolExecutor(1)
-        self._scorer = self._thread.submit(self._build).result()
+        self._scorer: Any = None
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._epoch = epoch
@@ -60,11 +60,13 @@ class Validation(tf.keras.callbacks.Callback):
         )
 
     def _build(self) -> Any:
+        """When first needed: a run's first step does not wait for it."""
         self._copy = build_model(self._job.recipe, len(self._job.class_names))
         return tf.function(lambda images: self._copy(images, training=False), reduce_retracing=True)
 
     def _score(self, weights: list[np.ndarray], epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """This worker's labels [n, ...] and scores [n, K]."""
+        self._scorer = self._scorer or self._build()
         self._copy.set_weights(weights)
         threads = tf.config.threading.get_intra_op_parallelism_threads()
         dataset = self._job.source.validation_dataset(self._job.validation, rank=self._rank, threads=threads)

@@ -1,41 +1,46 @@
 """A TensorBoard event file of scalars."""
 
+import os
+import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 
 class EventFile:
-    """One process's scalars of a run, through TensorBoard's own writer.
+    """One process's scalars of a run, through TensorBoard's own record writer.
 
     `tf.summary` writes the same file, but cannot write the mark by which TensorBoard drops the
-    steps that a restarted run repeats.
+    steps that a restarted run repeats. TensorBoard's `EventFileWriter` can, but loads TensorFlow.
 
     Args:
         directory: a local one; it is made.
     """
 
     def __init__(self, directory: Path) -> None:
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
-        self._writer = EventFileWriter(str(directory))
+        directory.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
+        self._writer = RecordWriter((directory / name).open("wb"))
+        self._add(file_version="brain.Event:2")
 
     def restart(self, *, after_step: int) -> None:
         """Make TensorBoard forget, in all event files of the directory, what comes after a step."""
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-
-        mark = SessionLog(status=SessionLog.START)
-        self._writer.add_event(Event(wall_time=time.time(), step=after_step + 1, session_log=mark))
+        self._add(step=after_step + 1, session_log=SessionLog(status=SessionLog.START))
 
     def add(self, scalars: Mapping[str, float], *, step: int) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
-        self._writer.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+        self._add(step=step, summary=Summary(value=values))
 
     def flush(self) -> None:
         self._writer.flush()
 
     def close(self) -> None:
         self._writer.close()
+
+    def _add(self, **fields: Any) -> None:
+        self._writer.write(Event(wall_time=time.time(), **fields).SerializeToString())

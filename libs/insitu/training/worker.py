@@ -65,7 +65,10 @@ def _keras_globals(*, seed: int, bf16: bool) -> Iterator[None]:
 def training_model(job: TrainingJob, restored: Checkpoint | None) -> "keras.Model":
     """The job's model, compiled, as the checkpoint or else the initial weights have it; in the strategy's scope."""
     model = build_model(job.recipe, len(job.class_names))
-    model.set_weights(restored.weights if restored else load_weights(job.initial_weights))
+    if restored:
+        model.set_weights(restored.weights)
+    elif job.initial_weights:
+        model.set_weights(load_weights(job.initial_weights))
     set_trunk_trainable(model, job.train_trunk)
     optimizer = job.recipe.training.optimizer
     model.compile(

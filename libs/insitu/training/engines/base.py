@@ -49,7 +49,7 @@ class TrainingJob:
         source: the rows' columns and what they become.
         train, validation: shard plans with one shard a worker.
         class_weights: for the task's loss.
-        initial_weights: URI of an `.npz` that the first epoch starts from.
+        initial_weights: URI of an `.npz` that the first epoch starts from; None for the recipe's random ones.
         scratch: URI of an empty directory that driver and workers both reach.
         checkpoints: URI of the run's checkpoints.
         first_epoch, last_epoch: the epochs of the phase, last one excluded.
@@ -64,7 +64,7 @@ class TrainingJob:
     train: ShardPlan
     validation: ShardPlan
     class_weights: np.ndarray | None
-    initial_weights: str
+    initial_weights: str | None
     scratch: str
     checkpoints: str
     first_epoch: int
