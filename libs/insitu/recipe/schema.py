@@ -183,7 +183,7 @@ class Training(Section):
     global_batch: PositiveInt
     """Images in one step over all workers."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto takes bf16 where the workers' CPUs train faster in it (AMX, AMD's AVX512_BF16); outputs are fp32 in either."""
+    """auto takes bf16 where the workers train faster in it (AMX, AMD's AVX512_BF16); outputs are fp32 either way."""
     optimizer: Adam | SGD | AdaDelta | LARS = Field(discriminator="name")
     schedule: Schedule = Schedule()
     augment: Augment = Augment()
