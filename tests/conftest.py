@@ -65,7 +65,7 @@ class Submitted:
         return json.loads(self.stdout.splitlines()[-1])
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def submit() -> Callable[..., Submitted]:
     """Run `spark-submit JOB ARGS…` from the repository root, as a user would; JOB is a path from there."""
     return spark_submit

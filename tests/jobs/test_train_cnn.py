@@ -37,7 +37,8 @@ def test_digits_in_local_mode(submit: Callable[..., Submitted], digits: Path, tm
 def test_digits_on_a_standalone_cluster(
     submit: Callable[..., Submitted], standalone: str, digits: Path, tmp_path: Path
 ) -> None:
-    run = submit(JOB, "--recipe", RECIPE, "--data", digits, "--output", tmp_path / "model", master=standalone)
+    shorter = ("--set", "training.epochs=10", "--set", "training.schedule.decay.at_epochs=[7, 9]")
+    run = submit(JOB, "--recipe", RECIPE, "--data", digits, "--output", tmp_path / "model", *shorter, master=standalone)
     assert run.summary["workers"] == 2
     assert run.summary["metrics"]["accuracy"] >= 0.97
 

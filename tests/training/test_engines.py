@@ -108,10 +108,11 @@ class TestEngine:
         tree = recipe_tree(
             engine=engine,
             workers=workers,
-            epochs=8,
+            epochs=5,
+            global_batch=8,
             augment={"flip": True, "brightness": 0.2},
             schedule={"decay": {"kind": "plateau", "min_delta": 10.0, "factor": 0.5}},
-            early_stopping={"patience_epochs": 7},
+            early_stopping={"patience_epochs": 4},
         )
         whole = Run(spark, tree, data, tmp_path / "whole")
         interrupt = Interrupt(after_step=45)
@@ -120,11 +121,11 @@ class TestEngine:
             insitu.train(spark, parse(tree), data=data, output=output, listener=interrupt)
         (checkpoint,) = Path(f"{output}.run/checkpoints").iterdir()
         step = int(checkpoint.name.removeprefix("step-"))
-        assert step % 20, "it was not stopped in mid-epoch"
+        assert step % 80, "it was not stopped in mid-epoch"
         with pytest.raises(UserError, match=rf"an unfinished run is at .*, its last checkpoint after step {step}; add"):
             insitu.train(spark, parse(tree), data=data, output=output)
         summary = insitu.train(spark, parse(tree), data=data, output=output, resume=True, listener=lambda event: None)
-        assert (summary["resumed_from_step"], summary["steps"], summary["epochs"]) == (step, 160, 8)
+        assert (summary["resumed_from_step"], summary["steps"], summary["epochs"]) == (step, 400, 5)
         for ours, theirs in zip(whole.weights(), insitu.load(output).model.get_weights(), strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
         for line, again in zip(whole.history(), history_of(output), strict=True):
