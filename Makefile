@@ -22,6 +22,6 @@ demo: setup
 test: setup-dev
 	@$(IN_ENV) && ruff check && ruff format --check && mypy && lint-imports && pytest
 
-# Every speed that the README claims, as JSON lines; about half an hour on a quiet machine of two cores.
+# Every speed that the README claims, as JSON lines; half an hour to an hour and a half on a quiet machine of two cores.
 bench: setup-dev
 	@$(IN_ENV) && python benchmarks/reading.py && python benchmarks/training.py

@@ -228,6 +228,10 @@ class TestEngine:
 
         with pytest.raises(WorkerError, match=r"rank \d+ on 127\.0\.0\.1:\n[\s\S]*FileNotFoundError"):
             insitu.train(
-                spark, parse(recipe_tree(engine=engine)), data=data, output=str(tmp_path / "model"), listener=vanish
+                spark,
+                parse(recipe_tree(engine=engine, max_restarts=0)),
+                data=data,
+                output=str(tmp_path / "model"),
+                listener=vanish,
             )
         assert list(tmp_path.iterdir()) == []
