@@ -223,15 +223,20 @@ class TestEngine:
     ) -> None:
         data = write_rows(tmp_path / "vanishing", digit_rows())
 
+        restarts: list[dict[str, Any]] = []
+
         def vanish(event: dict[str, Any]) -> None:
             shutil.rmtree(data, ignore_errors=True)
+            if event["event"] == "restart":
+                restarts.append(event)
 
         with pytest.raises(WorkerError, match=r"rank \d+ on 127\.0\.0\.1:\n[\s\S]*FileNotFoundError"):
             insitu.train(
                 spark,
-                parse(recipe_tree(engine=engine, max_restarts=0)),
+                parse(recipe_tree(engine=engine, max_restarts=1)),
                 data=data,
                 output=str(tmp_path / "model"),
                 listener=vanish,
             )
+        assert len(restarts) == 1, "data that cannot be read may come back"
         assert list(tmp_path.iterdir()) == []

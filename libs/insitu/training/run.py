@@ -89,7 +89,7 @@ def train(
             train=train_plan,
             validation=validation_plan,
             class_weights=prepared.class_weights(recipe),
-            initial_weights=_transferred(recipe, prepared, parent, run) if parent else None,
+            initial_weights=None if parent is None else _transferred(recipe, prepared, parent, run),
             scratch=run.uri,
             checkpoints=run.checkpoints,
             first_epoch=0,
