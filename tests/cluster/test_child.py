@@ -7,7 +7,7 @@ import time
 import psutil
 import pytest
 
-from insitu.cluster.child import ChildDied, ChildFailed, describe_exit, run_in_child
+from insitu.cluster.child import ChildDied, ChildFailed, Finished, describe_exit, run_in_child
 from insitu.errors import UserError
 
 
@@ -21,6 +21,18 @@ def test_work_is_done_in_another_process(tmp_path: os.PathLike[str]) -> None:
     run_in_child(work)
     with open(path) as found:
         assert int(found.read()) != os.getpid()
+
+
+def test_finished_child_does_not_wait_for_what_its_frames_hold() -> None:
+    class Endless:
+        def __del__(self) -> None:
+            time.sleep(3600)
+
+    def work() -> None:
+        held = Endless()
+        raise Finished(id(held))
+
+    run_in_child(work)
 
 
 def test_error_of_the_user_comes_back_as_itself() -> None:

@@ -12,10 +12,18 @@ import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import NoReturn
 
 from insitu.errors import UserError
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class Finished(BaseException):
+    """The work is done, or is to end: raised in the child, it ends the process and runs no destructor.
+
+    That of a tf.data iterator waits, holding the interpreter lock, for its threads, which may wait for that lock.
+    """
 
 
 class ChildFailed(RuntimeError):
@@ -38,7 +46,7 @@ class ChildDied(RuntimeError):
 
 
 def run_in_child(work: Callable[[], None]) -> None:
-    """Fork, run `work` in the child and wait for it; the child dies with this process.
+    """Fork, run `work` in the child until it returns or raises `Finished`; the child dies with this process.
 
     Raises:
         UserError: as `work` raised it.
@@ -89,15 +97,21 @@ def _child(work: Callable[[], None], pipe: Connection, parent: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
-    error: Exception | None = None
     try:
         work()
+        _end(pipe, None)
+    except Finished:
+        _end(pipe, None)
     except UserError as mistake:
-        error = mistake
+        _end(pipe, mistake)
     except Exception as failure:
-        error = ChildFailed(type(failure).__name__, traceback.format_exc())
+        _end(pipe, ChildFailed(type(failure).__name__, traceback.format_exc()))
+
+
+def _end(pipe: Connection, error: Exception | None) -> NoReturn:
+    """While an exception is handled, its frames keep alive what they hold."""
     pipe.send(error)
-    os._exit(0)  # TensorFlow's threads and destructors have nothing to add
+    os._exit(0)
 
 
 def _out_of_memory_kills() -> int:

@@ -19,7 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from insitu.cluster.child import ChildDied, ChildFailed, run_in_child
+from insitu.cluster.child import ChildDied, ChildFailed, Finished, run_in_child
 from insitu.cluster.executors import executor_host
 from insitu.cluster.threads import pin_process, worker_environment
 from insitu.errors import UserError, WorkerLost
@@ -62,7 +62,7 @@ def run_gang(
     *,
     silence_seconds: float,
 ) -> None:
-    """Run `work` in every worker until all have ended.
+    """Run `work` in every worker until it has raised `Finished` in all.
 
     On Ctrl-C or SIGTERM the workers are asked to write a checkpoint and end; a minute without progress is the limit.
 
@@ -184,5 +184,8 @@ def _work(work: Callable[[Member], None], rank: int, hosts: list[str], layout: L
     os.environ.update(worker_environment(layout.threads))
     reporter.live(rank, hosts[rank])
     cores = pin_process(local_rank=hosts[:rank].count(hosts[rank]), threads=layout.threads)
-    work(Member(rank, hosts, cores, reporter))
-    reporter({"event": "done", "rank": rank})
+    try:
+        work(Member(rank, hosts, cores, reporter))
+    except Finished:
+        reporter({"event": "done", "rank": rank})
+        raise

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
+from insitu.cluster.child import Finished
 from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS
 from insitu.training.checkpoints import Checkpoint, CheckpointStore
 from insitu.training.collectives import all_gather
@@ -15,10 +16,6 @@ from insitu.training.progress import Reporter
 from insitu.training.record import mean_loss
 
 _PULSE_SECONDS = 1.0
-
-
-class StoppedOnRequest(Exception):
-    """The driver asked for the end; a checkpoint of this step is written."""
 
 
 class Stateful(Protocol):
@@ -33,7 +30,7 @@ class Stateful(Protocol):
 
 
 class Pulse(tf.keras.callbacks.Callback):
-    """Writes checkpoints, stops on request, and tells the driver of the steps.
+    """Writes checkpoints, tells the driver of the steps, and ends the worker: on request or after all callbacks.
 
     A checkpoint belongs to a step after which no worker has begun the next; at an epoch's last step it
     is written once the callbacks before this one are done with the epoch. None is written of a loss that is
@@ -94,6 +91,9 @@ class Pulse(tf.keras.callbacks.Callback):
             self._save_due = True  # a model that cannot be published then costs no training
         self._act()
 
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        raise Finished
+
     def _beat(self) -> None:
         now = time.monotonic()
         step_seconds = (now - self._pulse_time) / (self._step - self._pulse_step)
@@ -118,7 +118,7 @@ class Pulse(tf.keras.callbacks.Callback):
         if self._save_due and math.isfinite(self._loss):
             self._save()
         if self._stopping:
-            raise StoppedOnRequest
+            raise Finished
 
     def _save(self) -> None:
         """Every worker takes part: reading a distributed variable is a collective operation."""

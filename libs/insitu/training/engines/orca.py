@@ -10,7 +10,6 @@ job's result.
 import json
 import logging
 import socket
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -55,11 +54,10 @@ class OrcaEngine:
 
 
 def _fit(job: TrainingJob, layout: Layout, member: Member) -> None:
-    """One worker of the gang, to the end of the job's epochs."""
+    """One worker of the gang, to the end of the job's epochs, where its last callback raises `Finished`."""
     from bigdl.orca.learn.tf2.spark_runner import SparkRunner
 
     from insitu.training.callback_list import worker_callbacks
-    from insitu.training.pulse import StoppedOnRequest
     from insitu.training.worker import distributed_batches, training_model
 
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
@@ -75,15 +73,14 @@ def _fit(job: TrainingJob, layout: Layout, member: Member) -> None:
     rank, host = member.rank, member.hosts[member.rank]
     place = {"rank": rank, "host": host, "cores": member.cores, "threads": openmp_threads()}
     member.reporter({"event": "worker", **place})
-    with suppress(StoppedOnRequest):
-        runner.distributed_train_func(
-            lambda *_: distributed_batches(job, layout.threads),
-            {"batch_size": job.recipe.training.global_batch},
-            epochs=job.first_step // job.train.steps if restored and restored.stopped else job.last_epoch,
-            steps_per_epoch=job.train.steps,
-            callbacks=worker_callbacks(job, rank, member.reporter, restored),
-            verbose=0,
-        )
+    runner.distributed_train_func(
+        lambda *_: distributed_batches(job, layout.threads),
+        {"batch_size": job.recipe.training.global_batch},
+        epochs=job.first_step // job.train.steps if restored and restored.stopped else job.last_epoch,
+        steps_per_epoch=job.train.steps,
+        callbacks=worker_callbacks(job, rank, member.reporter, restored),
+        verbose=0,
+    )
 
 
 def _addresses(job: TrainingJob, layout: Layout, member: Member) -> list[str]:
