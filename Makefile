@@ -24,4 +24,4 @@ test: setup-dev
 
 # Every speed that the README claims, as JSON lines; half an hour to an hour and a half on a quiet machine of two cores.
 bench: setup-dev
-	@$(IN_ENV) && python benchmarks/reading.py && python benchmarks/training.py
+	@$(IN_ENV) && python benchmarks/reading.py && python benchmarks/training.py && python benchmarks/bigdl.py

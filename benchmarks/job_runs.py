@@ -16,6 +16,7 @@ from xrays import BUILD, xrays
 ROOT = BUILD.parent.parent
 CORES = len(os.sched_getaffinity(0))
 _BIN = Path(sys.executable).parent
+_EXECUTOR_MIB = 6144
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,7 @@ class Job:
         steps: of the epoch.
         precision: bf16 or fp32.
         settings: more keys of the recipe.
+        executors: of as many processes, which share the cores evenly; 0 is Spark's local mode.
     """
 
     model: str
@@ -40,6 +42,7 @@ class Job:
     steps: int = 12
     precision: str = "bf16"
     settings: tuple[str, ...] = field(default=())
+    executors: int = 0
 
     def __str__(self) -> str:
         layout = f"{self.workers} x {self.cores // self.workers} cores, {self.local_batch} images each"
@@ -57,7 +60,7 @@ class Job:
         with tempfile.TemporaryDirectory(dir=BUILD) as scratch:
             output = Path(scratch) / "model"
             process = subprocess.Popen(
-                [_BIN / "spark-submit", "--master", f"local[{self.cores}]", *self._arguments(data, output)],
+                [_BIN / "spark-submit", "--master", self._master, *self._arguments(data, output)],
                 cwd=ROOT,
                 env=os.environ | {"PATH": f"{_BIN}{os.pathsep}{os.environ['PATH']}"},
                 stdout=subprocess.PIPE,
@@ -71,6 +74,12 @@ class Job:
                 if process.poll() is None:
                     process.terminate()
                     process.communicate()
+
+    @property
+    def _master(self) -> str:
+        if not self.executors:
+            return f"local[{self.cores}]"
+        return f"local-cluster[{self.executors},{self.cores // self.executors},{_EXECUTOR_MIB}]"
 
     def _arguments(self, data: Path, output: Path) -> list[str]:
         settings = (

@@ -6,27 +6,14 @@ A JSON line a claim on stdout, what is being measured on stderr. All inputs are 
 median step; subjects and peers run in turns, and the best of two turns counts.
 """
 
-import sys
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 
+from comparisons import Comparison, compare
 from costs import checkpoint_cost, memory, start_up
 from job_runs import Job
 from keras_runs import Keras
-from lines import chosen, emit
-
-_TURNS = 2
-
-Run = Job | Keras
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """The fastest of `subjects` against the fastest of `peers`, whose speed counts `peer_factor` times."""
-
-    subjects: tuple[Run, ...]
-    peers: tuple[Run, ...]
-    peer_factor: int = 1
+from lines import chosen
 
 
 def _layouts(job: Job) -> tuple[Job, Job]:
@@ -68,36 +55,10 @@ _COSTS: dict[str, Callable[[], None]] = {
 
 def main() -> None:
     names = chosen(__doc__, names=[*_COMPARISONS, *_COSTS])
-    _compare({name: comparisons for name, comparisons in _COMPARISONS.items() if name in names})
+    compare({name: comparisons for name, comparisons in _COMPARISONS.items() if name in names})
     for name, cost in _COSTS.items():
         if name in names:
             cost()
-
-
-def _compare(claims: dict[str, list[Comparison]]) -> None:
-    """Time each run that any comparison needs, in turns, and print a line a comparison."""
-    named = [(name, comparison) for name, comparisons in claims.items() for comparison in comparisons]
-    speeds = _best_speeds(dict.fromkeys(run for _, c in named for run in (*c.subjects, *c.peers)))
-    for name, comparison in named:
-        subject, peer = (max(runs, key=speeds.__getitem__) for runs in (comparison.subjects, comparison.peers))
-        factor = comparison.peer_factor
-        emit(
-            name,
-            subject=(str(subject), speeds[subject]),
-            peer=(f"{factor} x {peer}" if factor > 1 else str(peer), factor * speeds[peer]),
-            unit="images/s",
-        )
-
-
-def _best_speeds(runs: Iterable[Run]) -> dict[Run, float]:
-    """Images per second of each run, the best of its turns."""
-    best = dict.fromkeys(runs, 0.0)
-    for _ in range(_TURNS):
-        for run in best:
-            speed = run.images_per_second()
-            print(f"{run}: {speed:.2f} images/s", file=sys.stderr)
-            best[run] = max(best[run], speed)
-    return best
 
 
 if __name__ == "__main__":

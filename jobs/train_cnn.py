@@ -27,8 +27,9 @@ def main() -> dict[str, Any]:
     )
     args = parser.parse_args()
     recipe = load(args.recipe, args.set)
-    from insitu.training.run import train
+    from insitu.training.run import check, train
 
+    check(recipe)
     return train(spark_session("insitu train_cnn"), recipe, data=args.data, output=args.output, resume=args.resume)
 
 

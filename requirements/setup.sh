@@ -21,7 +21,7 @@ is_complete() { [ "$(cat ".venv/complete-$1" 2>/dev/null)" = "$2" ]; }
 find_python() {
     for candidate in ${PYTHON:-python3.11 python3}; do
         if [ "$("$candidate" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" = 3.11 ]; then
-            command -v "$candidate"
+            "$candidate" -c "import sys; print(sys._base_executable)" # not the one in .venv, which is made anew
             return
         fi
     done
@@ -71,6 +71,16 @@ make_runtime() {
     echo "$runtime" >.venv/complete-runtime
 }
 
+# Our Scala sources, compiled by the compiler that Spark brings; Java is the one that conf/spark-env.sh chooses.
+make_jvm() {
+    spark="$(pwd)/.venv/lib/python3.11/site-packages/pyspark"
+    new="$spark/jars/insitu.new.jar"
+    step env SPARK_HOME="$spark" "$spark/bin/spark-class" scala.tools.nsc.Main \
+        -usejavacp -deprecation -Xfatal-warnings -d "$new" jvm/*.scala
+    mv "$new" "$spark/jars/insitu.jar" # a running Java keeps the old file
+    echo "$jvm" >.venv/complete-jvm
+}
+
 make_dev() {
     echo "setup: adding the tools of make test" >&2
     install --require-hashes -r requirements/dev.txt
@@ -79,7 +89,9 @@ make_dev() {
 
 runtime=$(digest requirements/insitu.txt requirements/bigdl.txt)
 dev=$(digest requirements/dev.txt)
+jvm=$(digest jvm/*.scala)
 mkdir -p logs
 : >"$log"
 is_complete runtime "$runtime" || make_runtime
+is_complete jvm "$jvm" || make_jvm
 [ "$layer" = runtime ] || is_complete dev "$dev" || make_dev

@@ -34,13 +34,26 @@ def test_digits_in_local_mode(submit: Callable[..., Submitted], digits: Path, tm
     assert [line for line in run.stderr.splitlines() if line.startswith("epoch 14: loss ")]
 
 
+SHORTER = ("--set", "training.epochs=10", "--set", "training.schedule.decay.at_epochs=[7, 9]")
+
+
+@pytest.mark.parametrize("engine", ["orca", "bigdl"])
 def test_digits_on_a_standalone_cluster(
-    submit: Callable[..., Submitted], standalone: str, digits: Path, tmp_path: Path
+    submit: Callable[..., Submitted], standalone: str, digits: Path, tmp_path: Path, engine: str
 ) -> None:
-    shorter = ("--set", "training.epochs=10", "--set", "training.schedule.decay.at_epochs=[7, 9]")
-    run = submit(JOB, "--recipe", RECIPE, "--data", digits, "--output", tmp_path / "model", *shorter, master=standalone)
-    assert run.summary["workers"] == 2
+    options = (*SHORTER, "--set", f"training.engine={engine}")
+    run = submit(JOB, "--recipe", RECIPE, "--data", digits, "--output", tmp_path / "model", *options, master=standalone)
+    assert (run.summary["engine"], run.summary["workers"]) == (engine, 2)
     assert run.summary["metrics"]["accuracy"] >= 0.97
+
+
+def test_digits_by_bigdl_in_local_mode(submit: Callable[..., Submitted], digits: Path, tmp_path: Path) -> None:
+    options = (*SHORTER, "--set", "training.engine=bigdl")
+    run = submit(JOB, "--recipe", RECIPE, "--data", digits, "--output", tmp_path / "model", *options)
+    assert run.summary["metrics"]["accuracy"] >= 0.97
+    logged = [line for line in run.stderr.splitlines() if "INFO" in line or "WARN" in line]
+    assert not logged, "logs go to logs/insitu.log"
+    assert not (ROOT / "bigdl.log").exists()
 
 
 @pytest.mark.parametrize(
@@ -51,6 +64,10 @@ def test_digits_on_a_standalone_cluster(
         (["--recipe", "nowhere.yaml"], "train_cnn: --recipe: cannot read nowhere.yaml"),
         (["--data", "nowhere"], "train_cnn: --data: "),
         (["--output", "conf"], "train_cnn: --output: "),
+        (
+            ["--set", "training.engine=bigdl", "--set", "training.precision=bf16"],
+            "train_cnn: training.precision: BigDL computes in fp32, not in bf16; leave it out, or train with ",
+        ),
         (["--epochs", "1"], "train_cnn: error: unrecognized arguments: --epochs 1"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,

@@ -20,9 +20,9 @@ LOCAL = ["training", "python", "training", "python", "training"]
 STANDALONE = ["executor", "training", "python", "executor", "training"]
 
 
-def random_kills(victims: list[str], seed: int) -> list[tuple[int, str]]:
+def random_kills(victims: list[str], seed: int, *, steps: int = STEPS_PER_EPOCH * EPOCHS) -> list[tuple[int, str]]:
     """Each victim at a random step of its own part of the run, whose last third is left to the pace of step events."""
-    part = 2 * STEPS_PER_EPOCH * EPOCHS // 3 // len(victims)
+    part = 2 * steps // 3 // len(victims)
     rng = random.Random(seed)
     return [(place * part + rng.randrange(5, part - 5), victim) for place, victim in enumerate(victims)]
 

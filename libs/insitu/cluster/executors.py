@@ -12,19 +12,28 @@ def executor_cores(spark: "SparkSession") -> list[int]:
     Spark's own list is asked because `spark.executor.cores` is not set on a standalone cluster
     unless the user sets it (BigDL's `Engine.init` refuses to start there).
     """
-    assert spark.sparkContext.master is not None
-    local = spark.sparkContext.master.startswith("local")
-    return [
-        int(executor.totalCores())
-        for executor in _executors(spark, active_only=True)
-        if local or executor.id() != "driver"
-    ]
+    return [int(executor.totalCores()) for executor in _working(spark)]
+
+
+def executor_ids(spark: "SparkSession") -> list[str]:
+    """The ids of these executors, in the same order."""
+    return [str(executor.id()) for executor in _working(spark)]
 
 
 def executor_host(spark: "SparkSession", executor_id: str) -> str:
     """The host of an executor, also of one that is lost."""
     (found,) = [entry for entry in _executors(spark, active_only=False) if entry.id() == executor_id]
     return str(found.hostPort()).rpartition(":")[0]
+
+
+def _working(spark: "SparkSession") -> list[Any]:
+    local = is_local(spark)
+    return [entry for entry in _executors(spark, active_only=True) if local or entry.id() != "driver"]
+
+
+def is_local(spark: "SparkSession") -> bool:
+    """Whether the driver is the only executor."""
+    return spark.sparkContext._jsc.sc().isLocal()
 
 
 def _executors(spark: "SparkSession", *, active_only: bool) -> list[Any]:

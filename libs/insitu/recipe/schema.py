@@ -173,10 +173,21 @@ class Checkpoints(Section):
     """The newest ones that stay."""
 
 
+class Bigdl(Section):
+    """What only the BigDL engine knows."""
+
+    engine_type: Literal["auto", "mklblas", "mkldnn"] = "auto"
+    """The kernels; auto takes mkldnn, and mklblas where an executor has several workers, which mkldnn cannot serve."""
+    gradients: Literal["fp32", "truncated"] = "fp32"
+    """How gradients cross between workers; truncated sends the upper 16 bits of each number, which is bf16."""
+
+
 class Training(Section):
     """How the weights are found."""
 
-    engine: Literal["orca"] = "orca"
+    engine: Literal["orca", "bigdl"] = "orca"
+    """orca trains with TensorFlow in Python workers, bigdl with BigDL's own layers in the executors' JVMs."""
+    bigdl: Bigdl = Bigdl()
     workers: PositiveInt | None = None
     """Worker processes in all; null is one an executor."""
     epochs: PositiveInt
@@ -185,6 +196,8 @@ class Training(Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto takes bf16 where the workers train faster in it (AMX, AMD's AVX512_BF16); outputs are fp32 either way."""
     optimizer: Adam | SGD | AdaDelta | LARS = Field(discriminator="name")
+    clip_norm: Positive | None = None
+    """The gradient of the whole model is scaled down to this L2 norm where it is longer."""
     schedule: Schedule = Schedule()
     augment: Augment = Augment()
     class_weight: Literal["none", "balanced"] = "none"

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from tensorflow import keras
 
 
-def build_optimizer(*, name: str, **settings: float) -> keras.optimizers.Optimizer:
+def build_optimizer(*, name: str, clip_norm: float | None = None, **settings: float) -> keras.optimizers.Optimizer:
     """The optimiser `name`, not yet bound to a model.
 
     None needs loss scaling under `mixed_bfloat16`: bfloat16 has float32's range.
@@ -16,6 +16,8 @@ def build_optimizer(*, name: str, **settings: float) -> keras.optimizers.Optimiz
     Args:
         name: `adam` (Kingma, Ba 2015, arXiv:1412.6980), `adadelta` (Zeiler 2012, arXiv:1212.5701,
             whose own learning rate is 1), or `sgd` or `lars` of `insitu.training.lars`.
+        clip_norm: the L2 norm that the gradient of all variables together, averaged over the workers, is scaled down to
+            where it is longer.
         settings: `learning_rate`; for sgd and lars also `momentum` and `weight_decay`; for lars also
             `trust_coefficient`. None has a default.
     """
@@ -29,4 +31,4 @@ def build_optimizer(*, name: str, **settings: float) -> keras.optimizers.Optimiz
         "sgd": DecayedSGD,
         "lars": LARS,
     }
-    return optimizers[name](**settings)
+    return optimizers[name](**settings, global_clipnorm=clip_norm)

@@ -89,7 +89,9 @@ def prepare(spark: SparkSession, recipe: Recipe, uri: str) -> Prepared:
 def resolve(spark: SparkSession, recipe: Recipe, prepared: Prepared, layout: Layout) -> Recipe:
     """The recipe with what it leaves open filled in: class names, workers, precision."""
     precision = recipe.training.precision
-    if precision == "auto":
+    if recipe.training.engine == "bigdl":
+        precision = "fp32"
+    elif precision == "auto":
         precision = "bf16" if bf16_is_faster(executors_cpu_flags(spark)) else "fp32"
     training = recipe.training.model_copy(update={"workers": layout.workers, "precision": precision})
     task = recipe.task.model_copy(update={"classes": prepared.class_names})

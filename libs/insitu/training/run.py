@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from insitu import artifact, models
+from insitu.bigdl import refusals
 from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, persist, qualify
 from insitu.errors import UserError
 from insitu.models.transfer import start_from
@@ -60,19 +61,12 @@ def train(
         WorkerLost: workers died more often than `training.max_restarts`.
     """
     started = time.time()
+    check(recipe)
     data, output = qualify(spark, "--data", data), qualify(spark, "--output", output)
     artifact.check_free(output)
     if recipe.model.init:
         init = qualify(spark, "model.init", recipe.model.init)
         recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"init": init})})
-    models.check(
-        recipe.model.name,
-        size=recipe.data.size,
-        options=recipe.model.options,
-        normalization=recipe.model.normalization,
-    )
-    if recipe.training.workers:
-        check_batch(recipe.training.global_batch, recipe.training.workers)
     run = RunDirectory(output)
     run.open(resume=resume)
     with _kept_if_begun(run), _parent_model(recipe) as parent:
@@ -136,6 +130,24 @@ def train(
     return summary
 
 
+def check(recipe: Recipe) -> None:
+    """Find the mistakes that need neither Spark nor the data.
+
+    Raises:
+        UserError: a topology, a batch or a feature of the engine that cannot be had.
+    """
+    models.check(
+        recipe.model.name,
+        size=recipe.data.size,
+        options=recipe.model.options,
+        normalization=recipe.model.normalization,
+    )
+    if recipe.training.workers:
+        check_batch(recipe.training.global_batch, recipe.training.workers)
+    if recipe.training.engine == "bigdl":
+        refusals.check_recipe(recipe)
+
+
 def _transferred(recipe: Recipe, prepared: Prepared, parent: "keras.Model", run: RunDirectory) -> str:
     """Where the weights are that training starts from: the parent's trunk, a new head."""
     model = build_model(recipe, len(prepared.class_names))
@@ -197,9 +209,13 @@ class _Watch:
 
 
 def _engine(recipe: Recipe, spark: "SparkSession") -> Engine:
+    if recipe.training.engine == "bigdl":
+        from insitu.training.engines.bigdl import BigdlEngine
+
+        return BigdlEngine(spark)
     from insitu.training.engines.orca import OrcaEngine
 
-    return {"orca": OrcaEngine}[recipe.training.engine](spark)
+    return OrcaEngine(spark)
 
 
 @contextmanager

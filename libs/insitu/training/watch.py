@@ -34,8 +34,8 @@ class ProgressBar:
             case "start":
                 self._start(event)
             case "worker":
-                cores = ",".join(map(str, event["cores"]))
-                self.say(f"worker {event['rank']} on {event['host']}: cores {cores}, {event['threads']} threads")
+                cores = "".join(f"cores {','.join(map(str, bound))}, " for bound in [event["cores"]] if bound)
+                self.say(f"worker {event['rank']} on {event['host']}: {cores}{event['threads']} threads")
             case "step":
                 self._step(event)
             case "validation" if self._bar:

@@ -72,7 +72,7 @@ def training_model(job: TrainingJob, restored: Checkpoint | None) -> "keras.Mode
     set_trunk_trainable(model, job.train_trunk)
     optimizer = job.recipe.training.optimizer
     model.compile(
-        build_optimizer(**optimizer.model_dump(exclude={"base_batch"})),
+        build_optimizer(**optimizer.model_dump(exclude={"base_batch"}), clip_norm=job.recipe.training.clip_norm),
         loss=TASKS[job.recipe.task.kind].loss(job.class_weights),
     )
     model.optimizer.build(model.trainable_variables)  # else the first step is traced twice

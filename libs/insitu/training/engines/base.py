@@ -8,6 +8,7 @@ import numpy as np
 
 from insitu.data.pipeline import Source
 from insitu.data.plan import ShardPlan
+from insitu.errors import UserError
 from insitu.recipe import Recipe
 
 WEIGHTS = "weights.npz"
@@ -20,7 +21,8 @@ Listener = Callable[[Event], None]
 """Called on the driver, one call at a time, with what happens while a run goes on; `event["event"]` says what:
 
 start: a gang starts: `epochs`, `steps_per_epoch`, `global_batch`, and the `first_step` it goes on from;
-worker: `rank`, `host`, `cores` and OpenMP `threads` of a worker that has loaded its model;
+worker: `rank`, `host`, `cores` and compute `threads` of a worker that has loaded its model; no cores where it is not
+    bound to any;
 step: about once a second: `step` (done in the whole run), `epoch`, mean `loss` of the epoch so far,
     `learning_rate`, `images_per_second` since the last one, and `seconds` since the run began;
 validation: `epoch`, and the `rows` of `of` that rank 0 has scored;
@@ -37,6 +39,19 @@ class Layout:
     workers: int
     workers_per_executor: int
     threads: int
+
+    @classmethod
+    def on(cls, cores: list[int], workers: int | None) -> "Layout":
+        """As `Engine.layout`, on executors of so many cores each."""
+        workers = workers or len(cores)
+        per_executor, uneven = divmod(workers, len(cores))
+        if uneven or per_executor > min(cores):
+            raise UserError(
+                "training.workers",
+                f"{workers} workers do not fit {len(cores)} executors of {min(cores)} cores",
+                f"set a multiple of {len(cores)} that is at most {len(cores) * min(cores)}",
+            )
+        return cls(workers, per_executor, min(cores) // per_executor)
 
 
 @dataclass(frozen=True)
@@ -91,7 +106,7 @@ class TrainingResult:
             `images_per_second` and under `validation` the metrics as `insitu.training.metrics.evaluate` names them.
         metrics: the validation metrics of `weights`.
         steps: optimiser steps of the whole run.
-        images_per_second: over all workers, from the median step.
+        images_per_second: over all workers, from the median step; None where no step was left to do.
     """
 
     weights: str
@@ -99,7 +114,7 @@ class TrainingResult:
     history: list[dict[str, Any]]
     metrics: dict[str, Any]
     steps: int
-    images_per_second: float
+    images_per_second: float | None
 
 
 class Engine(Protocol):

@@ -35,16 +35,7 @@ class OrcaEngine:
         self._spark = spark
 
     def layout(self, workers: int | None) -> Layout:
-        cores = executor_cores(self._spark)
-        workers = workers or len(cores)
-        per_executor, uneven = divmod(workers, len(cores))
-        if uneven or per_executor > min(cores):
-            raise UserError(
-                "training.workers",
-                f"{workers} workers do not fit {len(cores)} executors of {min(cores)} cores",
-                f"set a multiple of {len(cores)} that is at most {len(cores) * min(cores)}",
-            )
-        return Layout(workers, per_executor, min(cores) // per_executor)
+        return Layout.on(executor_cores(self._spark), workers)
 
     def train(self, job: TrainingJob, layout: Layout, listener: Listener) -> TrainingResult:
         silence = job.recipe.training.silence_seconds

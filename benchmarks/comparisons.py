@@ -1,0 +1,53 @@
+"""Speeds compared: runs take turns, and the best of a run's turns counts."""
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from lines import emit
+
+_TURNS = 2
+
+
+class Run(Protocol):
+    """Something whose speed can be measured again; equal ones are measured once."""
+
+    def images_per_second(self) -> float:
+        """Of the median step."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The fastest of `subjects` against the fastest of `peers`, whose speed counts `peer_factor` times."""
+
+    subjects: tuple[Run, ...]
+    peers: tuple[Run, ...]
+    peer_factor: int = 1
+
+
+def compare(claims: dict[str, list[Comparison]]) -> None:
+    """Time each run that any comparison needs, in turns, and print a line a comparison."""
+    named = [(name, comparison) for name, comparisons in claims.items() for comparison in comparisons]
+    speeds = _best_speeds(dict.fromkeys(run for _, c in named for run in (*c.subjects, *c.peers)))
+    for name, comparison in named:
+        subject, peer = (max(runs, key=speeds.__getitem__) for runs in (comparison.subjects, comparison.peers))
+        factor = comparison.peer_factor
+        emit(
+            name,
+            subject=(str(subject), speeds[subject]),
+            peer=(f"{factor} x {peer}" if factor > 1 else str(peer), factor * speeds[peer]),
+            unit="images/s",
+        )
+
+
+def _best_speeds(runs: Iterable[Run]) -> dict[Run, float]:
+    """Images per second of each run, the best of its turns."""
+    best = dict.fromkeys(runs, 0.0)
+    for _ in range(_TURNS):
+        for run in best:
+            speed = run.images_per_second()
+            print(f"{run}: {speed:.2f} images/s", file=sys.stderr)
+            best[run] = max(best[run], speed)
+    return best

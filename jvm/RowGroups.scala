@@ -1,0 +1,388 @@
+package com.intel.analytics.bigdl.insitu
+
+import java.io.{BufferedInputStream, InputStream}
+import java.nio.charset.StandardCharsets.ISO_8859_1
+
+import scala.collection.JavaConverters._
+import scala.reflect.ClassTag
+import scala.util.Try
+
+import org.apache.hadoop.conf.Configuration
+import org.apache.hadoop.fs.Path
+import org.apache.parquet.VersionParser
+import org.apache.parquet.bytes.BytesInput
+import org.apache.parquet.column.impl.ColumnReaderImpl
+import org.apache.parquet.column.page.{DataPage, DataPageV1, DataPageV2, DictionaryPage, PageReader}
+import org.apache.parquet.column.{ColumnDescriptor, ColumnReader}
+import org.apache.parquet.format.converter.ParquetMetadataConverter
+import org.apache.parquet.format.{PageHeader, PageType, Util}
+import org.apache.parquet.hadoop.metadata.ColumnChunkMetaData
+import org.apache.parquet.hadoop.util.HadoopInputFile
+import org.apache.parquet.hadoop.{CodecFactory, ParquetFileReader}
+import org.apache.parquet.io.api.PrimitiveConverter
+import org.apache.parquet.schema.PrimitiveType.PrimitiveTypeName._
+import org.apache.spark.sql.SparkSession
+import org.json4s.{DefaultFormats, Formats}
+import org.json4s.jackson.JsonMethods
+
+/** Where rows come from and what they become.
+  *
+  * @param image, label names of the columns.
+  * @param imageForm encoded, binary_file, spark_image, huggingface or petastorm, as in `insitu.data.columns`.
+  * @param labelForm integer or multi_hot.
+  * @param labelWidth numbers in a label: 1 for integer, K for multi_hot.
+  * @param height, width, channels of the decoded images.
+  */
+final case class Source(
+    image: String,
+    imageForm: String,
+    label: String,
+    labelForm: String,
+    labelWidth: Int,
+    height: Int,
+    width: Int,
+    channels: Int
+)
+
+object Source {
+  private implicit val formats: Formats = DefaultFormats
+
+  /** From JSON with snake-case keys. */
+  def parse(json: String): Source = JsonMethods.parse(json).camelizeKeys.extract[Source]
+}
+
+/** Some rows of one Parquet row group.
+  *
+  * @param path URI of the file, nothing percent-encoded.
+  * @param rowGroup index of the row group in the file.
+  * @param offsets ascending row offsets within the row group.
+  */
+final case class Piece(path: String, rowGroup: Int, offsets: Array[Int])
+
+/** One worker's rows. */
+final case class Shard(pieces: Array[Piece]) {
+  def rows: Int = pieces.map(_.offsets.length).sum
+}
+
+object Shards {
+
+  /** The workers' rows, by rank.
+    *
+    * @param uri a Parquet file with columns worker int32, position int32 (of the piece in its shard), path string,
+    *   row_group int32 and offsets list<int32>.
+    */
+  def read(spark: SparkSession, uri: String): Array[Shard] = {
+    val file = new ParquetFile(uri, spark.sparkContext.hadoopConfiguration)
+    try {
+      val placed = (0 until file.rowGroups).flatMap { index =>
+        val names = Seq("worker", "position", "path", "row_group", "offsets")
+        val group = file.rowGroup(index, names.map(file.only))
+        val Seq(worker, position, path, rowGroup, offsets) = group.leaves
+        try {
+          (0 until group.rows.toInt).map { row =>
+            val piece = Piece(
+              path.one(row, _.getBinary.toStringUsingUTF8),
+              rowGroup.integer(row),
+              offsets.all(row, _.getInteger)
+            )
+            (worker.integer(row), position.integer(row)) -> piece
+          }
+        } finally group.close()
+      }
+      val byWorker = placed.groupBy { case ((worker, _), _) => worker }
+      Array.tabulate(byWorker.size) { worker =>
+        Shard(byWorker(worker).sortBy { case ((_, position), _) => position }.map(_._2).toArray)
+      }
+    } finally file.close()
+  }
+}
+
+/** A row as it is stored.
+  *
+  * @param image bytes that `Images.decode` takes.
+  * @param label `Source.labelWidth` numbers.
+  * @param place the file, row group and row, for messages.
+  */
+private[insitu] final case class Row(image: Array[Byte], label: Array[Float], place: String)
+
+/** Reads rows of row groups; of a row group that spans several windows no row is read twice.
+  *
+  * Memory holds a page and a read buffer of each column.
+  */
+private[insitu] final class RowGroupCursor(source: Source, hadoop: Configuration) extends AutoCloseable {
+  private var file: ParquetFile = _
+  private var group: RowGroup = _
+  private var from: (String, Int) = _
+
+  /** The rows of one piece, in stored order.
+    *
+    * @throws BadValue a label that cannot be read, or a row that is not there; the message names it.
+    */
+  def take(piece: Piece): Array[Row] = {
+    if ((piece.path, piece.rowGroup) != from || piece.offsets.head < group.next) open(piece)
+    piece.offsets.map { row =>
+      if (Thread.interrupted()) throw new InterruptedException
+      val place = s"${piece.path}, row group ${piece.rowGroup}, row $row"
+      BadRow.naming(place)(Row(image(row), label(row), place))
+    }
+  }
+
+  def close(): Unit = {
+    from = null
+    if (group != null) group.close()
+    if (file != null) file.close()
+  }
+
+  private def open(piece: Piece): Unit = {
+    close()
+    file = new ParquetFile(piece.path, hadoop)
+    if (piece.rowGroup >= file.rowGroups)
+      throw new BadValue(
+        s"${piece.path} has ${file.rowGroups} row groups, number ${piece.rowGroup} was planned: the data has changed " +
+          "since the run began"
+      )
+    group = file.rowGroup(piece.rowGroup, imageLeaves.map(file.at) :+ file.only(source.label))
+    from = (piece.path, piece.rowGroup)
+  }
+
+  private def imageLeaves: Seq[Seq[String]] = source.imageForm match {
+    case "huggingface" => Seq(Seq(source.image, "bytes"))
+    case "spark_image" => Seq("height", "width", "nChannels", "data").map(Seq(source.image, _))
+    case _             => Seq(Seq(source.image))
+  }
+
+  private def image(row: Int): Array[Byte] = group.leaves.init match {
+    case Seq(bytes) => bytes.one(row, _.getBinary.getBytes)
+    case Seq(height, width, channels, data) =>
+      SparkImage.asNpy(
+        height.integer(row),
+        width.integer(row),
+        channels.integer(row),
+        data.one(row, _.getBinary.getBytes)
+      )
+  }
+
+  private def label(row: Int): Array[Float] = {
+    val leaf = group.leaves.last
+    val label = leaf.kind match {
+      case INT32   => leaf.all(row, _.getInteger.toFloat)
+      case INT64   => leaf.all(row, _.getLong.toFloat)
+      case BOOLEAN => leaf.all(row, value => if (value.getBoolean) 1f else 0f)
+      case FLOAT   => leaf.all(row, _.getFloat)
+      case DOUBLE  => leaf.all(row, _.getDouble.toFloat)
+      case BINARY  => NumpyArray.parse(leaf.one(row, _.getBinary.getBytes)).numbers.map(_.toFloat)
+      case other   => throw new BadValue(s"label of type $other, expected numbers")
+    }
+    if (label.length != source.labelWidth)
+      throw new BadValue(s"label has ${label.length} numbers, expected ${source.labelWidth}")
+    if (source.labelForm == "multi_hot" && !label.forall(number => number == 0 || number == 1))
+      throw new BadValue(s"label ${label.mkString("[", ", ", "]")} is no list of 0 and 1")
+    label
+  }
+}
+
+private[insitu] object BadRow {
+
+  /** Puts the row's place before the message of what is wrong with it. */
+  def naming[T](place: => String)(read: => T): T =
+    try read
+    catch { case error: BadValue => throw new BadValue(s"$place: ${error.getMessage}") }
+}
+
+private object SparkImage {
+
+  /** Spark's image struct (row-wise grey, BGR or BGRA bytes) as `.npy` bytes in grey, RGB or RGBA. */
+  def asNpy(height: Int, width: Int, channels: Int, data: Array[Byte]): Array[Byte] = {
+    if (height.toLong * width * channels != data.length)
+      throw new BadValue(s"${data.length} bytes of pixels, expected $height x $width x $channels")
+    if (channels >= 3)
+      for (pixel <- data.indices by channels) {
+        val blue = data(pixel)
+        data(pixel) = data(pixel + 2)
+        data(pixel + 2) = blue
+      }
+    val header = s"{'descr': '|u1', 'fortran_order': False, 'shape': ($height, $width, $channels), }\n"
+    val start = Array(0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0, header.length, 0).map(_.toByte)
+    start ++ header.getBytes(ISO_8859_1) ++ data
+  }
+}
+
+/** An open Parquet file on any file system that Hadoop knows. */
+private[insitu] final class ParquetFile(uri: String, hadoop: Configuration) extends AutoCloseable {
+  private val input = HadoopInputFile.fromPath(new Path(uri), hadoop)
+  private val footer = {
+    val reader = ParquetFileReader.open(input)
+    try reader.getFooter
+    finally reader.close()
+  }
+  private val codecs = new CodecFactory(hadoop, 0)
+  private val leaves = footer.getFileMetaData.getSchema.getColumns.asScala
+
+  def rowGroups: Int = footer.getBlocks.size
+
+  /** The leaf column at a path of names. */
+  def at(path: Seq[String]): ColumnDescriptor =
+    leaves.find(_.getPath.toSeq == path).getOrElse(throw new BadValue(s"$uri has no column ${path.mkString(".")}"))
+
+  /** The only leaf of a column, however deep in lists. */
+  def only(column: String): ColumnDescriptor = leaves.filter(_.getPath.head == column) match {
+    case Seq(leaf) => leaf
+    case found     => throw new BadValue(s"$uri: column $column has ${found.length} leaves, expected 1")
+  }
+
+  def rowGroup(index: Int, columns: Seq[ColumnDescriptor]): RowGroup = {
+    val block = footer.getBlocks.get(index)
+    val chunks = block.getColumns.asScala.map(chunk => chunk.getPath.toArray.toSeq -> chunk).toMap
+    val opened = columns.map { column =>
+      val pages = new ChunkPages(input, chunks(column.getPath.toSeq), codecs)
+      new Leaf(column, pages, footer.getFileMetaData.getCreatedBy, block.getRowCount)
+    }
+    new RowGroup(block.getRowCount, opened)
+  }
+
+  def close(): Unit = codecs.release()
+}
+
+/** Open columns of one row group. */
+private[insitu] final class RowGroup(val rows: Long, val leaves: Seq[Leaf]) extends AutoCloseable {
+
+  /** The first row that can still be read. */
+  def next: Int = leaves.map(_.next).max
+
+  def close(): Unit = leaves.foreach(_.close())
+}
+
+/** The values of one leaf column, in ascending rows. */
+private[insitu] final class Leaf(column: ColumnDescriptor, pages: ChunkPages, createdBy: String, rows: Long)
+    extends AutoCloseable {
+  private val writer = Try(VersionParser.parse(createdBy)).getOrElse(null) // as Parquet's own reader takes others
+  private val values = new ColumnReaderImpl(column, pages, new PrimitiveConverter {}, writer)
+
+  /** The first row that can still be read. */
+  var next = 0
+
+  val kind = column.getPrimitiveType.getPrimitiveTypeName
+
+  /** The value of a row.
+    *
+    * @throws BadValue null, a list, or beyond the last row.
+    */
+  def one[T: ClassTag](row: Int, read: ColumnReader => T): T = all(row, read) match {
+    case Array(value) => value
+    case several      => throw new BadValue(s"$name has ${several.length} values, expected 1")
+  }
+
+  def integer(row: Int): Int =
+    if (kind == INT64) one(row, _.getLong.toInt) else one(row, _.getInteger)
+
+  /** The values of a row, several where the column is a list.
+    *
+    * @throws BadValue null, empty, or beyond the last row.
+    */
+  def all[T: ClassTag](row: Int, read: ColumnReader => T): Array[T] = {
+    if (row >= rows) throw new BadValue(s"the row group has $rows rows: the data has changed since the run began")
+    while (next < row) record(skip)
+    val found = Array.newBuilder[T]
+    record { () =>
+      if (isNull) throw new BadValue(s"$name is null")
+      found += read(values)
+    }
+    found.result()
+  }
+
+  def close(): Unit = pages.close()
+
+  private def name: String = column.getPath.mkString(".")
+  private def isNull: Boolean = values.getCurrentDefinitionLevel < column.getMaxDefinitionLevel
+  private def skip(): Unit = if (!isNull) values.skip()
+
+  private def record(visit: () => Unit): Unit = {
+    next += 1
+    do {
+      visit()
+      values.consume()
+    } while (values.getCurrentRepetitionLevel > 0)
+  }
+}
+
+/** The pages of a column chunk, decompressed one after the other, where Parquet's own reader loads the whole chunk. */
+private final class ChunkPages(file: HadoopInputFile, chunk: ColumnChunkMetaData, codecs: CodecFactory)
+    extends PageReader
+    with AutoCloseable {
+  private val BufferBytes = 1 << 20
+  private val decompressor = codecs.getDecompressor(chunk.getCodec)
+  private val formats = new ParquetMetadataConverter()
+  private val input: InputStream = {
+    val stream = file.newStream()
+    stream.seek(chunk.getStartingPos)
+    new BufferedInputStream(stream, math.min(BufferBytes, chunk.getTotalSize).toInt)
+  }
+  private var values = 0L
+  private var header: PageHeader = Util.readPageHeader(input)
+
+  override def getTotalValueCount: Long = chunk.getValueCount
+
+  override def readDictionaryPage(): DictionaryPage =
+    if (header.getType != PageType.DICTIONARY_PAGE) null
+    else {
+      val dictionary = header.getDictionary_page_header
+      val bytes = decompressed(read(header.getCompressed_page_size), header.getUncompressed_page_size)
+      header = Util.readPageHeader(input)
+      new DictionaryPage(bytes, dictionary.getNum_values, formats.getEncoding(dictionary.getEncoding))
+    }
+
+  override def readPage(): DataPage = {
+    if (values > 0) header = Util.readPageHeader(input)
+    val page = header.getType match {
+      case PageType.DATA_PAGE    => first(header)
+      case PageType.DATA_PAGE_V2 => second(header)
+      case other                 => throw new BadValue(s"Parquet page of type $other, expected data")
+    }
+    values += page.getValueCount
+    page
+  }
+
+  override def close(): Unit = input.close()
+
+  private def first(header: PageHeader): DataPage = {
+    val page = header.getData_page_header
+    val bytes = decompressed(read(header.getCompressed_page_size), header.getUncompressed_page_size)
+    new DataPageV1(
+      bytes,
+      page.getNum_values,
+      header.getUncompressed_page_size,
+      null,
+      formats.getEncoding(page.getRepetition_level_encoding),
+      formats.getEncoding(page.getDefinition_level_encoding),
+      formats.getEncoding(page.getEncoding)
+    )
+  }
+
+  private def second(header: PageHeader): DataPage = {
+    val page = header.getData_page_header_v2
+    val levels = page.getRepetition_levels_byte_length + page.getDefinition_levels_byte_length
+    val repetition = read(page.getRepetition_levels_byte_length)
+    val definition = read(page.getDefinition_levels_byte_length)
+    val data = read(header.getCompressed_page_size - levels)
+    DataPageV2.uncompressed(
+      page.getNum_rows,
+      page.getNum_nulls,
+      page.getNum_values,
+      repetition,
+      definition,
+      formats.getEncoding(page.getEncoding),
+      if (page.isIs_compressed) decompressed(data, header.getUncompressed_page_size - levels) else data,
+      null
+    )
+  }
+
+  private def read(size: Int): BytesInput = {
+    val bytes = input.readNBytes(size)
+    if (bytes.length < size) throw new BadValue(s"Parquet page of ${bytes.length} bytes, expected $size")
+    BytesInput.from(bytes)
+  }
+
+  /** Not lazily: the decompressor is shared. */
+  private def decompressed(bytes: BytesInput, size: Int): BytesInput =
+    BytesInput.from(decompressor.decompress(bytes, size).toByteArray)
+}

@@ -1,0 +1,207 @@
+package com.intel.analytics.bigdl.insitu
+
+import com.intel.analytics.bigdl.dllib.tensor.{Storage, Tensor}
+import com.intel.analytics.bigdl.dllib.utils.Engine
+import com.intel.analytics.bigdl.mkl.MKL
+import org.apache.spark.TaskContext
+import org.apache.spark.sql.types.{ArrayType, FloatType}
+import org.apache.spark.sql.{DataFrame, Encoders, Row => FrameRow}
+import org.json4s.jackson.JsonMethods
+import org.json4s.{DefaultFormats, Formats}
+
+import java.util.concurrent.LinkedBlockingDeque
+
+/** How rows are scored, made from JSON with snake-case keys.
+  *
+  * @param digest of the topology and all weights.
+  * @param engine mklblas or mkldnn.
+  * @param threads of an executor, that mkldnn computes on together.
+  * @param batch rows that are scored together.
+  * @param topology JSON for `Network.build`.
+  * @param scale, offset what the network reads is `scale` times the pixel plus `offset`.
+  * @param activation for `Head`.
+  * @param image, imageForm the column, as for `Source`.
+  * @param height, width, channels of the decoded images.
+  */
+private[insitu] final case class Scoring(
+    digest: String,
+    engine: String,
+    threads: Int,
+    batch: Int,
+    topology: String,
+    scale: Float,
+    offset: Float,
+    activation: String,
+    image: String,
+    imageForm: String,
+    height: Int,
+    width: Int,
+    channels: Int
+) {
+
+  /** Two that share it can share networks. */
+  def network: (String, String, Int) = (digest, engine, batch)
+
+  def source: Source = Source(image, imageForm, label = "", labelForm = "", labelWidth = 0, height, width, channels)
+}
+
+private[insitu] object Scoring {
+  private implicit val formats: Formats = DefaultFormats
+
+  def parse(json: String): Scoring = JsonMethods.parse(json).camelizeKeys.extract[Scoring]
+}
+
+/** What is sent to the executors. */
+private[insitu] final case class ScoringModel(scoring: Scoring, parameters: Array[Float], statistics: Array[Float])
+
+/** Scores DataFrames on the executors. */
+object Scorer {
+
+  /** Adds a column `scores`, array<float> [K], to those of `frame`. No job is run; rows keep their order.
+    *
+    * Memory holds a batch of rows a task. A row whose image cannot be decoded fails the job with `BadValue`, which
+    * names the task's partition and the row within it, both from 0.
+    *
+    * @param scoringJson for `Scoring.parse`.
+    * @param weights URI of a directory with the vectors `parameters` and `statistics`; they are read at once.
+    */
+  def score(frame: DataFrame, scoringJson: String, weights: String): DataFrame = {
+    val scoring = Scoring.parse(scoringJson)
+    val sc = frame.sparkSession.sparkContext
+    val Seq(parameters, statistics) =
+      Seq("parameters", "statistics").map(name => Vectors.read(s"$weights/$name", sc.hadoopConfiguration))
+    val model = sc.broadcast(ScoringModel(scoring, parameters, statistics))
+    val column = frame.schema.fieldIndex(scoring.image)
+    val schema = frame.schema.add("scores", ArrayType(FloatType, containsNull = false), nullable = false)
+    frame.mapPartitions(rows => if (rows.isEmpty) rows else scored(rows, column, model.value))(Encoders.row(schema))
+  }
+
+  private def scored(rows: Iterator[FrameRow], column: Int, model: ScoringModel): Iterator[FrameRow] = {
+    val (scoring, source, task) = (model.scoring, model.scoring.source, TaskContext.get())
+    val loaded = LoadedModels.lease(model)
+    task.addTaskCompletionListener[Unit](_ => LoadedModels.giveBack(loaded))
+    rows.zipWithIndex.grouped(scoring.batch).flatMap { group =>
+      val stored = group.map { case (row, index) =>
+        val place = s"partition ${task.partitionId()}, row $index"
+        Row(BadRow.naming(place)(payload(row, column, scoring)), Array.empty, place)
+      }
+      val scores = loaded.scores(Decoding.batch(stored.toArray, source)((pixels, _) => pixels))
+      val classes = scores.length / group.length
+      group.iterator.zip(scores.grouped(classes)).map { case ((row, _), own) =>
+        FrameRow.fromSeq(row.toSeq :+ own.toSeq)
+      }
+    }
+  }
+
+  private def payload(row: FrameRow, column: Int, scoring: Scoring): Array[Byte] = {
+    if (row.isNullAt(column)) throw new BadValue(s"${scoring.image} is null")
+    scoring.imageForm match {
+      case "huggingface" => row.getStruct(column).getAs[Array[Byte]]("bytes")
+      case "spark_image" => fromSparkImage(row.getStruct(column))
+      case _             => row.getAs[Array[Byte]](column)
+    }
+  }
+
+  private def fromSparkImage(image: FrameRow): Array[Byte] = {
+    val fields = Seq("height", "width", "nChannels", "data")
+    for (field <- fields if image.isNullAt(image.fieldIndex(field))) throw new BadValue(s"$field is null")
+    val Seq(height, width, channels) = fields.init.map(image.getAs[Int])
+    SparkImage.asNpy(height, width, channels, image.getAs[Array[Byte]]("data").clone())
+  }
+}
+
+/** A model in this JVM, for any number of threads.
+  *
+  * Under mkldnn one network computes on all cores and callers take turns; under mklblas every concurrent caller has a
+  * replica that computes on the caller's own thread, so there are as many as tasks at a time. Neither reads or sets
+  * BigDL's engine type, so training in the same JVM is not disturbed, whatever its engine.
+  */
+private[insitu] final class LoadedModel(model: ScoringModel) {
+  import model.scoring._
+
+  val key: (String, String, Int) = network
+  var leases = 0
+  private val head = Head(activation, Array.empty)
+  private val first = {
+    LoadedModel.prepareThreads(engine, threads)
+    val built = Network.build(topology, engine, batch)
+    Worker.fill(built.parameters, model.parameters)
+    ready(built)
+  }
+  private val idle = new LinkedBlockingDeque[Network](java.util.Arrays.asList(first))
+
+  /** [rows, K], flat; the network gets a full batch, filled up with zeros. */
+  def scores(decoded: Batch): Array[Float] = {
+    val input = pixels(decoded)
+    val all = withNetwork(network => Worker.values(network.forward(input).contiguous()).clone())
+    val kept = all.take(decoded.rows * all.length / batch)
+    head.score(kept, decoded.rows)
+    kept
+  }
+
+  /** Waits for callers. */
+  def close(): Unit = withNetwork(_.release())
+
+  private def withNetwork[A](work: Network => A): A = {
+    val network =
+      if (engine == "mkldnn") idle.takeFirst() else Option(idle.pollFirst()).getOrElse(ready(first.replica()))
+    try {
+      if (engine == "mklblas") MKL.setNumThreads(1) // counts for the calling thread
+      work(network)
+    } finally idle.addFirst(network)
+  }
+
+  private def ready(built: Network): Network = {
+    built.setStatistics(model.statistics)
+    built.evaluate()
+    built
+  }
+
+  private def pixels(decoded: Batch): Tensor[Float] = {
+    val values = new Array[Float](batch * channels * height * width)
+    var i = 0
+    while (i < decoded.images.length) {
+      values(i) = decoded.images(i) * scale + offset
+      i += 1
+    }
+    Tensor[Float](Storage(values), 1, Array(batch, channels, height, width))
+  }
+}
+
+private object LoadedModel {
+
+  private def prepareThreads(engine: String, threads: Int): Unit = {
+    System.setProperty("bigdl.disableOmpAffinity", "true") // as in Compute, before BigDL's engine is first used
+    if (engine == "mkldnn") Engine.dnnComputing.setMKLThreadOfMklDnnBackend(threads)
+  }
+}
+
+/** The models that this executor has scored with last, for the next tasks. */
+private[insitu] object LoadedModels {
+  private val Kept = 2
+  private var all = Vector.empty[LoadedModel] // the last used last
+
+  /** In use until it is given back. */
+  def lease(model: ScoringModel): LoadedModel = synchronized {
+    val found = all.find(_.key == model.scoring.network).getOrElse {
+      keep(Kept - 1)
+      new LoadedModel(model)
+    }
+    all = all.filterNot(_ eq found) :+ found
+    found.leases += 1
+    found
+  }
+
+  def giveBack(model: LoadedModel): Unit = synchronized {
+    model.leases -= 1
+    keep(Kept)
+  }
+
+  def held: Seq[LoadedModel] = synchronized(all)
+
+  private def keep(count: Int): Unit = {
+    val surplus = all.filter(_.leases == 0).take(all.length - count)
+    all = all.filterNot(surplus.contains)
+    surplus.foreach(_.close())
+  }
+}

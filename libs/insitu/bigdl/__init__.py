@@ -1,0 +1,1 @@
+"""BigDL's dllib on the JVM, without its Python package."""

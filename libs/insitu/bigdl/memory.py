@@ -1,0 +1,104 @@
+"""What training with BigDL takes in an executor's memory, estimated before it starts.
+
+Legend: b local batch, P trainable parameters; 4 bytes a number.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from insitu.bigdl.convert import Converted
+from insitu.cluster.executors import is_local
+from insitu.errors import UserError
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+_FLOAT = 4
+_VECTORS = 8
+"""Of P numbers each: weights, their copy for the block manager, gradients with theirs, and the optimiser's state."""
+_SPARK_BYTES = 600 * 2**20
+"""Spark's own heap."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of an executor: Java's heap, and what native code takes beside it."""
+
+    heap: int
+    native: int
+
+
+def estimate(
+    converted: Converted, engine_type: str, *, local_batch: int, threads: int, workers: int, row_bytes: int, window: int
+) -> Memory:
+    """What the workers of an executor take.
+
+    Under mkldnn activations and a second copy of the weights are native. Under mklblas all is heap: for each row the
+    activations and their gradients, the patches of the convolutions for either pass and the gradients of their
+    kernels; and for each thread the gradients of all parameters.
+
+    Args:
+        converted: the topology.
+        engine_type: mklblas or mkldnn.
+        local_batch, threads: of a worker.
+        workers: on the executor.
+        row_bytes: of a row that the network reads.
+        window: bytes of the encoded rows that are shuffled together.
+    """
+    # Each thread decodes a batch ahead; one waits, one is in use, twice: as pixels and as the network reads them.
+    batches = (threads + 3) * local_batch * row_bytes + 2 * window
+    parameters = _FLOAT * sum(variable.size for variable in converted.parameters)
+    activations = 2 * _FLOAT * local_batch * sum(node.outputs for node in converted.nodes)
+    if engine_type == "mkldnn":
+        heap = _SPARK_BYTES + workers * (batches + _VECTORS * parameters)
+        return Memory(heap, native=int(1.1 * workers * (activations + 4 * parameters)))
+    patches = 2 * sum(node.columns for node in converted.nodes)
+    kernels = sum(variable.size for variable in converted.parameters if variable.rank == 4)
+    buffers = activations + _FLOAT * local_batch * (patches + kernels) + threads * parameters
+    return Memory(_SPARK_BYTES + workers * (batches + _VECTORS * parameters + buffers), native=0)
+
+
+def check_memory(spark: "SparkSession", needed: Memory, engine_type: str, *, images: int) -> None:
+    """Refuse a run that does not fit its executors.
+
+    Args:
+        spark: the session.
+        needed: by each executor.
+        engine_type: that needs it.
+        images: of an executor in a step.
+
+    Raises:
+        UserError: naming Spark's setting, what it is and what is needed.
+    """
+    setting = "spark.driver.memory" if is_local(spark) else "spark.executor.memory"
+    heap = _bytes(spark, setting, "1g")
+    if needed.heap > heap:
+        raise _too_small(setting, heap, needed.heap, engine_type, images)
+    master = spark.sparkContext.master
+    if master is None or not master.startswith("yarn"):
+        return
+    setting = "spark.executor.memoryOverhead"
+    overhead = _bytes(spark, setting, f"{max(384, heap // 10 // 2**20)}m")
+    if needed.native > overhead:
+        raise _too_small(setting, overhead, needed.native, engine_type, images)
+
+
+def _too_small(setting: str, given: int, needed: int, engine_type: str, images: int) -> UserError:
+    less = ", or training.bigdl.engine_type=mkldnn" if engine_type == "mklblas" else ""
+    return UserError(
+        setting,
+        f"{_gib(given)}, and {images} images an executor under {engine_type} need about {_gib(needed)}",
+        f"give --conf {setting}={_gib(needed)}, or a smaller training.global_batch{less}",
+    )
+
+
+def _bytes(spark: "SparkSession", setting: str, default: str) -> int:
+    jvm = spark.sparkContext._jvm
+    assert jvm is not None
+    value = spark.sparkContext.getConf().get(setting, default)
+    return int(jvm.org.apache.spark.network.util.JavaUtils.byteStringAsMb(value)) * 2**20
+
+
+def _gib(size: int) -> str:
+    """As Spark's settings are written, rounded up."""
+    return f"{-(-size // 2**30)}g"

@@ -1,0 +1,155 @@
+"""The driver's handle on a BigDL training run in the executors' JVMs (`jvm/Trainer.scala`)."""
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from insitu.cluster.executors import executor_host, executor_ids
+from insitu.cluster.interrupts import DeferredInterrupts
+from insitu.errors import WorkerError, WorkerLost
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+T = TypeVar("T")
+
+_POLL_SECONDS = 1
+_STOP_SECONDS = 60
+_LOSS_SECONDS = 2
+_CLOSE_SECONDS = 10
+# Spark's account of a failed stage, and in it what the worker itself said.
+_FAILURE = re.compile(
+    r"Task (\d+) in stage .*?\(TID \d+\) \(\S+ executor \S+\): (.*?)(?:\n\nDriver stack|\Z)", re.DOTALL
+)
+_PASSING_ERRORS = ("java.io.", "java.net.", "java.nio.file.", "org.apache.hadoop.")
+"""What a file system or a network that is full or away raises."""
+_LOSSES = ("com.intel.analytics.bigdl.insitu.WorkerGone", "org.apache.spark.insitu.BlockMissing")
+"""What a worker raises where another one, or itself, has got lost."""
+
+
+class _Passing(WorkerLost):
+    """A worker could not read or write."""
+
+
+class Trainer:
+    """Workers that train in step, within a `with` block; every call returns when all of them have done it.
+
+    Args:
+        spark: the session.
+        settings: as `jvm/Settings.scala` says, with snake-case keys.
+        silence_seconds: how long a call may take.
+        interrupts: delivered when a call has lasted a minute longer; the workers are then of no more use.
+    """
+
+    def __init__(
+        self,
+        spark: "SparkSession",
+        settings: dict[str, Any],
+        *,
+        silence_seconds: float,
+        interrupts: DeferredInterrupts,
+    ) -> None:
+        self._spark = spark
+        self._executors, self._hosts = settings["executors"], settings["hosts"]
+        self._silence_seconds = silence_seconds
+        self._interrupts = interrupts
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="insitu-bigdl")
+        jvm: Any = spark.sparkContext._jvm
+        self._trainer = jvm.com.intel.analytics.bigdl.insitu.Trainer(spark._jsparkSession, json.dumps(settings))
+
+    def __enter__(self) -> "Trainer":
+        """Make the workers."""
+        self._call(self._trainer.start)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """End them; after an error as far as that is possible in some seconds, for the error counts."""
+        if kind is None:
+            self._call(self._trainer.close)
+        else:
+            self._trainer.cancel()
+            wait_for([self._thread.submit(self._trainer.close)], _CLOSE_SECONDS)
+        self._thread.shutdown(wait=False)
+
+    def step(self, step: int, rate: float) -> float:
+        """Step number `step` of the run, from 0; returns the mean loss of the global batch."""
+        return float(self._call(lambda: self._trainer.step(step, rate)))
+
+    def validate(self, directory: str) -> Iterator[int]:
+        """Score the validation rows into this machine's files `scores-RANK` and `labels-RANK`; yields rows done."""
+        self._call(self._trainer.beginValidation)
+        done = 0
+        while rows := int(self._call(lambda: self._trainer.validate(directory))):
+            done += rows
+            yield done
+
+    def save(self, directory: str) -> int:
+        """Write `parameters-RANK`, the optimiser's `slotI-RANK`, and `statistics`; returns the number of slots.
+
+        Raises:
+            OSError: the file system is full or away.
+        """
+        return int(self._stored(lambda: self._trainer.save(directory)))
+
+    def load(self, directory: str) -> None:
+        """Take over `parameters` and `statistics`.
+
+        Raises:
+            OSError: the file system is away.
+        """
+        self._stored(lambda: self._trainer.load(directory))
+
+    def _stored(self, action: Callable[[], T]) -> T:
+        """A call whose input and output errors are the file system's, not the workers'."""
+        try:
+            return self._call(action)
+        except WorkerLost as error:
+            if isinstance(error, _Passing):
+                raise OSError(str(error)) from None
+            raise
+
+    def _call(self, action: Callable[[], T]) -> T:
+        pending = self._thread.submit(action)
+        end = time.monotonic() + self._silence_seconds
+        while not wait_for([pending], _POLL_SECONDS).done:
+            self._interrupts.deliver(after_seconds=_STOP_SECONDS)
+            if time.monotonic() > end:
+                raise WorkerLost(f"the workers did not answer for {self._silence_seconds:.0f} s")
+        error = pending.exception()
+        if error is not None:
+            raise self._told(error) from None
+        return pending.result()
+
+    def _told(self, error: BaseException) -> BaseException:
+        from py4j.protocol import Py4JJavaError
+
+        if not isinstance(error, Py4JJavaError) or "SparkContext was shut down" in str(error):
+            return error
+        lost = self._lost()
+        if lost:
+            return WorkerLost(lost)
+        failure = str(error.java_exception)
+        found = _FAILURE.search(failure)
+        if found is None:
+            return WorkerError(failure)
+        rank, what = int(found[1]), found[2].rstrip()
+        kinds = {_PASSING_ERRORS: _Passing, _LOSSES: WorkerLost}
+        kind = next((kind for names, kind in kinds.items() if what.startswith(names)), WorkerError)
+        return kind(f"rank {rank} on {self._hosts[rank]}:\n{what}")
+
+    def _lost(self) -> str:
+        """Which executors are gone, once Spark knows; "" where it knows of none."""
+        end = time.monotonic() + _LOSS_SECONDS
+        while True:
+            gone = sorted(set(self._executors) - set(executor_ids(self._spark)))
+            if gone or time.monotonic() > end:
+                return "; ".join(
+                    f"executor {executor} on {executor_host(self._spark, executor)} was lost: killed by someone, a "
+                    "resource manager, or for lack of memory"
+                    for executor in gone
+                )
+            time.sleep(_POLL_SECONDS / 4)

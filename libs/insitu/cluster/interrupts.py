@@ -1,0 +1,62 @@
+"""Ctrl-C and SIGTERM that wait for a safe moment."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from types import FrameType
+from typing import Any
+
+
+class DeferredInterrupts(AbstractContextManager["DeferredInterrupts"]):
+    """Within it, what the first signal's handler raises is kept for `deliver` or the end; the second raises at once.
+
+    PySpark's own handler of Ctrl-C, which would cancel the running jobs, is left out. Outside of the main thread,
+    where Python handles no signals, nothing is deferred.
+
+    Args:
+        tell: called with the first signal.
+    """
+
+    def __init__(self, tell: Callable[[], None]) -> None:
+        self._tell = tell
+        self._handlers: dict[int, Any] = {}
+        self._kept: BaseException | None = None
+        self._kept_since = 0.0
+
+    def __enter__(self) -> "DeferredInterrupts":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if callable(signal.getsignal(number)):
+                    self._handlers[number] = signal.signal(number, self._keep)
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, *_: object) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        if not isinstance(error, KeyboardInterrupt | SystemExit):
+            self.deliver()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something is kept."""
+        return self._kept is not None
+
+    def deliver(self, *, after_seconds: float = 0) -> None:
+        """Raise what is kept, if anything is, and has been for so long."""
+        if self._kept and time.monotonic() - self._kept_since >= after_seconds:
+            kept, self._kept = self._kept, None
+            raise kept
+
+    def _keep(self, number: int, frame: FrameType | None) -> None:
+        handler = self._handlers[number]
+        if "pyspark" in getattr(handler, "__module__", ""):
+            handler = signal.default_int_handler
+        try:
+            handler(number, frame)
+        except BaseException as error:
+            if self._kept:
+                raise
+            self._kept, self._kept_since = error, time.monotonic()
+            self._tell()

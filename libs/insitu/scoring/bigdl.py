@@ -1,0 +1,132 @@
+"""Distributed inference with BigDL: a DataFrame's rows scored in the executors' JVMs (`jvm/Scorer.scala`)."""
+
+import hashlib
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal
+
+import pyarrow as pa
+
+from insitu.bigdl.convert import Converted, convert
+from insitu.bigdl.vectors import write_start
+from insitu.cluster.executors import executor_cores
+from insitu.cluster.filesystem import qualify
+from insitu.data.columns import ImageColumn, find_image
+from insitu.errors import UserError
+from insitu.scoring.trained import load
+
+if TYPE_CHECKING:
+    import keras
+    from pyspark.sql import DataFrame, SparkSession
+
+EngineType = Literal["mklblas", "mkldnn"]
+SCORES = "scores"
+
+
+def score(
+    df: "DataFrame",
+    model_dir: str,
+    *,
+    image_column: str | None = None,
+    engine_type: EngineType = "mkldnn",
+    batch: int = 32,
+) -> "DataFrame":
+    """Add a column `scores` with the model's scores of each row's image; no job is run.
+
+    Rows are decoded in the executors' tasks and scored a batch at a time, in their order. A row that is no image fails
+    the job that meets it; the message names the task's partition and the row within it, both from 0, and the reason.
+
+    Args:
+        df: has one image column: encoded images, Spark's binaryFile or image, or Hugging Face's struct.
+        model_dir: path or URI of a model directory, which is verified.
+        image_column: None for the only column that can be an image, or, among several, the one called `image`.
+        engine_type: `mkldnn` computes one batch at a time on all of an executor's cores, `mklblas` one on each core.
+        batch: rows that are scored together, for whose activations an executor needs memory.
+
+    Returns:
+        All columns of `df`, and `scores`, array<float> [K], 0..1, in the order of the signature's class names.
+
+    Raises:
+        UserError: no usable image column, a column that is called `scores` already, no model directory or a changed
+            one, or a model that BigDL cannot compute.
+    """
+    from pyspark.sql import DataFrame
+
+    spark = df.sparkSession
+    _check_options(engine_type, batch)
+    image = _find_image(df, image_column)
+    trained = load(qualify(spark, "model_dir", model_dir))
+    converted = _convert(trained.model)
+    height, width = trained.signature.preprocessing.size
+    with TemporaryDirectory(prefix="insitu-") as scratch:
+        write_start(converted, trained.model.get_weights(), scratch)
+        scoring = {
+            "digest": _digest(converted, Path(scratch)),
+            "engine": engine_type,
+            "threads": _executor_threads(spark),
+            "batch": batch,
+            "topology": converted.topology,
+            "scale": converted.scale,
+            "offset": converted.offset,
+            "activation": converted.activation,
+            "image": image.name,
+            "image_form": image.form,
+            "height": height,
+            "width": width,
+            "channels": trained.signature.preprocessing.channels,
+        }
+        jvm: Any = spark.sparkContext._jvm
+        scorer = jvm.com.intel.analytics.bigdl.insitu.Scorer
+        return DataFrame(scorer.score(df._jdf, json.dumps(scoring), f"file://{scratch}"), spark)
+
+
+def _check_options(engine_type: str, batch: int) -> None:
+    if engine_type not in ("mklblas", "mkldnn"):
+        raise UserError("engine_type", f"{engine_type!r}, expected mklblas or mkldnn", "take one of them")
+    if batch < 1:
+        raise UserError("batch", f"{batch}, expected at least 1", "give a larger one")
+
+
+def _find_image(df: "DataFrame", name: str | None) -> ImageColumn:
+    if SCORES in map(str.lower, df.columns):
+        raise UserError("df", f"it has a column {SCORES} already", "rename or drop that column")
+    try:
+        return find_image(_arrow_schema(df), name=name)
+    except UserError as error:
+        _, problem, mend = error.args
+        raise UserError("image_column", problem, mend) from None
+
+
+def _arrow_schema(df: "DataFrame") -> pa.Schema:
+    """The columns of types that Arrow has, as those of images are."""
+    from pyspark.errors import PySparkTypeError
+    from pyspark.sql.pandas.types import to_arrow_type
+
+    fields = []
+    for field in df.schema:
+        try:
+            fields.append((field.name, to_arrow_type(field.dataType)))
+        except PySparkTypeError:
+            continue
+    return pa.schema(fields)
+
+
+def _convert(model: "keras.Model") -> Converted:
+    try:
+        return convert(model)
+    except UserError as error:
+        raise UserError("model_dir", error.args[1], "score it with Keras, by insitu.load") from None
+
+
+def _digest(converted: Converted, vectors: Path) -> str:
+    digest = hashlib.sha256(converted.topology.encode())
+    for name in ("parameters", "statistics"):
+        digest.update((vectors / name).read_bytes())
+    return digest.hexdigest()
+
+
+def _executor_threads(spark: "SparkSession") -> int:
+    """The cores of the smallest executor; of those to come where none is there yet."""
+    to_come = int(spark.sparkContext.getConf().get("spark.executor.cores", "1"))
+    return min(executor_cores(spark), default=to_come)

@@ -1,0 +1,203 @@
+"""The BigDL engine: the Keras topology, converted, trained by dllib's layers in the executors' JVMs.
+
+Synchronous data parallelism with one worker an executor: gradients cross through Spark's block manager, as
+BigDL does it (Dai et al. 2019, arXiv:1804.05839, section 3.3), and no Python runs in an executor.
+"""
+
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from insitu.artifact import upload
+from insitu.bigdl.convert import Converted, convert
+from insitu.bigdl.memory import check_memory, estimate
+from insitu.bigdl.trainer import Trainer
+from insitu.bigdl.vectors import write_start, write_vector
+from insitu.cluster.executors import executor_cores, executor_host, executor_ids
+from insitu.cluster.filesystem import open_filesystem, persist
+from insitu.cluster.interrupts import DeferredInterrupts
+from insitu.data.pipeline import Source
+from insitu.data.plan import ShardPlan
+from insitu.errors import UserError, WorkerLost
+from insitu.recipe import Recipe
+from insitu.training.checkpoints import Checkpoint, load_checkpoint
+from insitu.training.engines.base import Layout, Listener, TrainingJob, TrainingResult
+from insitu.training.engines.bigdl_run import BigdlRun
+from insitu.training.weights import load_weights
+from insitu.training.worker import build_model
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+_EXECUTORS_SECONDS = 60
+
+
+class BigdlEngine:
+    """Trains on the executors of a Spark session."""
+
+    def __init__(self, spark: "SparkSession") -> None:
+        self._spark = spark
+
+    def layout(self, workers: int | None) -> Layout:
+        return Layout.on(executor_cores(self._spark), workers)
+
+    def train(self, job: TrainingJob, layout: Layout, listener: Listener) -> TrainingResult:
+        executors = self._executors(layout)
+        model = build_model(job.recipe, len(job.class_names))
+        converted = convert(model)
+        engine_type = _engine_type(job.recipe, layout)
+        _check_normalization(converted, engine_type, job.train.local_batch, layout.threads)
+        self._check_memory(job, converted, engine_type, layout)
+        restored = load_checkpoint(job.checkpoints, job.resume_step) if job.resume_step else None
+        if restored:
+            weights = restored.weights
+        else:
+            weights = load_weights(job.initial_weights) if job.initial_weights else model.get_weights()
+        persist(lambda: _write_inputs(job, converted, weights, restored), "writing the initial weights")
+        settings = _settings(job, converted, engine_type, layout) | executors
+        silence = job.recipe.training.silence_seconds
+        with DeferredInterrupts(_tell_of_stop) as interrupts:
+            trainer = Trainer(self._spark, settings, silence_seconds=silence, interrupts=interrupts)
+            with trainer:
+                for rank, host in enumerate(executors["hosts"]):
+                    listener({"event": "worker", "rank": rank, "host": host, "cores": [], "threads": layout.threads})
+                return BigdlRun(job, trainer, converted, listener, restored, interrupts).train()
+
+    def _check_memory(self, job: TrainingJob, converted: Converted, engine_type: str, layout: Layout) -> None:
+        rows = job.train.rows / job.train.workers
+        workers, local_batch, source = layout.workers_per_executor, job.train.local_batch, job.source
+        needed = estimate(
+            converted,
+            engine_type,
+            local_batch=local_batch,
+            threads=layout.threads,
+            workers=workers,
+            row_bytes=4 * math.prod(source.size) * source.channels,
+            window=int(job.recipe.data.shuffle_mib * 2**20 * min(1, rows / job.train.window_rows)),
+        )
+        check_memory(self._spark, needed, engine_type, images=workers * local_batch)
+
+    def _executors(self, layout: Layout) -> dict[str, Any]:
+        """Ids and hosts by rank; a cluster replaces a lost executor within seconds."""
+        end = time.monotonic() + _EXECUTORS_SECONDS
+        wanted = layout.workers // layout.workers_per_executor
+        while len(ids := executor_ids(self._spark)) < wanted:
+            if time.monotonic() > end:
+                raise WorkerLost(f"{len(ids)} of {wanted} executors are left, and the cluster gives no others")
+            time.sleep(1)
+        executors = [each for each in ids[:wanted] for _ in range(layout.workers_per_executor)]
+        hosts = [executor_host(self._spark, each) for each in executors]
+        return {"executors": executors, "hosts": hosts}
+
+
+def _tell_of_stop() -> None:
+    print("stopping: a checkpoint is written; once more ends at once", file=sys.stderr, flush=True)
+
+
+def _engine_type(recipe: Recipe, layout: Layout) -> str:
+    asked, several = recipe.training.bigdl.engine_type, layout.workers_per_executor > 1
+    if asked == "mkldnn" and several:
+        raise UserError(
+            "training.bigdl.engine_type",
+            f"mkldnn trains one worker an executor, and training.workers asks for {layout.workers_per_executor}",
+            "leave training.workers out, or take mklblas",
+        )
+    return ("mklblas" if several else "mkldnn") if asked == "auto" else asked
+
+
+def _check_normalization(converted: Converted, engine_type: str, local_batch: int, threads: int) -> None:
+    if engine_type == "mklblas" and converted.statistics and local_batch < 2 * threads:
+        raise UserError(
+            "training.global_batch",
+            f"{local_batch} images for a worker's {threads} threads, and under mklblas each normalizes its part",
+            f"give each worker at least {2 * threads}, or take training.bigdl.engine_type=mkldnn",
+        )
+
+
+def _settings(job: TrainingJob, converted: Converted, engine_type: str, layout: Layout) -> dict[str, Any]:
+    """For `jvm/Settings.scala`."""
+    training = job.recipe.training
+    weights = np.zeros(0) if job.class_weights is None else job.class_weights
+    optimizer = training.optimizer.model_dump(exclude={"base_batch", "learning_rate"})
+    return {
+        "run": f"insitu-{uuid4().hex[:8]}",
+        "engine": engine_type,
+        "threads": layout.threads,
+        "truncated": training.bigdl.gradients == "truncated",
+        "topology": converted.topology,
+        "segments": [
+            {"offset": variable.offset, "size": variable.size, "kernel": variable.rank > 1}
+            for variable in converted.parameters
+        ],
+        "scale": converted.scale,
+        "offset": converted.offset,
+        "activation": converted.activation,
+        "class_weights": weights.ravel().tolist(),
+        "source": _source(job.source),
+        "augment": training.augment.model_dump_json(),
+        "train_plan": f"{job.scratch}/train.parquet",
+        "validation_plan": f"{job.scratch}/validation.parquet",
+        "window_rows": job.train.window_rows,
+        "seed": training.seed,
+        "local_batch": job.train.local_batch,
+        "steps": job.train.steps,
+        "first_step": job.first_step,
+        "optimizer": optimizer | {"clip_norm": training.clip_norm},
+        "initial": f"{job.scratch}/initial",
+    }
+
+
+def _source(source: Source) -> str:
+    """For `Source.parse`, jvm/RowGroups.scala."""
+    height, width = source.size
+    return json.dumps(
+        {
+            "image": source.image.name,
+            "image_form": source.image.form,
+            "label": source.label.name,
+            "label_form": source.label.form,
+            "label_width": math.prod(source.label_shape),
+            "height": height,
+            "width": width,
+            "channels": source.channels,
+        }
+    )
+
+
+def _write_inputs(
+    job: TrainingJob, converted: Converted, weights: list[np.ndarray], restored: Checkpoint | None
+) -> None:
+    file_system, path = open_filesystem(f"{job.scratch}/initial")
+    file_system.makedirs(path, exist_ok=True)
+    write_start(converted, weights, f"{job.scratch}/initial")
+    for i, slot in enumerate(restored.optimizer if restored else ()):
+        write_vector(slot, f"{job.scratch}/initial/slot{i}")
+    _write_plan(job.train, f"{job.scratch}/train.parquet")
+    _write_plan(job.validation, f"{job.scratch}/validation.parquet")
+
+
+def _write_plan(plan: ShardPlan, uri: str) -> None:
+    """For `Shards.read`, jvm/RowGroups.scala."""
+    rows = [(rank, position, piece) for rank, shard in enumerate(plan.shards) for position, piece in enumerate(shard)]
+    table = pa.table(
+        {
+            "worker": pa.array([rank for rank, _, _ in rows], pa.int32()),
+            "position": pa.array([position for _, position, _ in rows], pa.int32()),
+            "path": pa.array([piece.path for _, _, piece in rows], pa.string()),
+            "row_group": pa.array([piece.row_group for _, _, piece in rows], pa.int32()),
+            "offsets": pa.array([piece.offsets.astype(np.int32) for _, _, piece in rows], pa.list_(pa.int32())),
+        }
+    )
+    with TemporaryDirectory(prefix="insitu-") as scratch:
+        local = Path(scratch) / "plan.parquet"
+        pq.write_table(table, local)
+        upload(local, uri)

@@ -1,0 +1,46 @@
+"""What BigDL cannot do is said by name, before any work."""
+
+from typing import Any
+
+import pytest
+
+from insitu import models
+from insitu.bigdl.convert import convert
+from insitu.bigdl.memory import estimate
+from insitu.errors import UserError
+from insitu.recipe import parse
+from insitu.training.run import check
+from training.digits_rows import recipe_tree
+
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "message"),
+    [
+        ("training", {"precision": "bf16"}, "training.precision: BigDL computes in fp32"),
+        ("model", {"name": "densenet121", "normalization": "group"}, "model.normalization: BigDL has no group"),
+        ("model", {"init": "parent", "freeze_trunk_epochs": 1}, "model.freeze_trunk_epochs: BigDL cannot train"),
+        ("data", {"reader": "petastorm"}, "data.reader: BigDL reads Parquet in the JVM, not with petastorm"),
+    ],
+)
+def test_recipe_is_refused_by_key(section: str, changes: dict[str, Any], message: str) -> None:
+    tree = recipe_tree(engine="bigdl")
+    tree[section] |= changes
+    with pytest.raises(UserError) as refused:
+        check(parse(tree))
+    assert str(refused.value).startswith(message)
+    tree["training"]["engine"] = "orca"
+    check(parse(tree))
+
+
+def test_memory_of_densenet_is_seen_to_need_mkldnn() -> None:
+    """In a first trial 16 images of 224 x 224 ended a heap of 10 GB under mklblas."""
+    model = models.build("densenet121", size=(224, 224), channels=3, outputs=14, activation="sigmoid")
+    converted = convert(model)
+    blas, dnn = (
+        estimate(converted, kind, local_batch=16, threads=2, workers=1, row_bytes=4 * 3 * 224**2, window=0)
+        for kind in ("mklblas", "mkldnn")
+    )
+    assert blas.heap > 10 * GIB > 4 * GIB > dnn.heap
+    assert dnn.native > GIB > blas.native == 0

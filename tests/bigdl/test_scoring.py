@@ -1,0 +1,340 @@
+"""BigDL scores a DataFrame's rows on the executors as Keras does."""
+
+import io
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from py4j.protocol import Py4JJavaError
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType, FloatType
+from sklearn.datasets import load_digits
+
+import insitu
+from image_conventions import CONVENTIONS, PICTURES
+from image_data import encode
+from insitu import artifact
+from insitu.errors import UserError
+from insitu.models import build
+from insitu.scoring.bigdl import score
+
+CLASSES = 3
+SIZE = (32, 32)
+ENGINES = ("mklblas", "mkldnn")
+# Each with the activation that it is tested with; DenseNet normalises batches, Inception pools to "same" sizes.
+TOPOLOGIES = {"densenet121": "sigmoid", "inception_v1": "softmax"}
+UNEVEN = (5, 0, 1, 9)
+
+
+def png(digit: np.ndarray) -> bytes:
+    """A digit of scikit-learn's, enlarged to a size that has to be reduced again."""
+    pixels = Image.fromarray((digit.reshape(8, 8) / 16 * 255).astype(np.uint8)).resize((45, 38))
+    out = io.BytesIO()
+    pixels.save(out, "PNG")
+    return out.getvalue()
+
+
+IMAGES = [png(digit) for digit in load_digits().data[: sum(UNEVEN)]]
+
+
+def decoded(images: Sequence[bytes], size: tuple[int, int] = SIZE, channels: int = 1) -> np.ndarray:
+    return np.stack([insitu.data.decode.decode(image, size=size, channels=channels) for image in images])
+
+
+def random_model(name: str, *, activation: Any = "softmax", seed: int = 1) -> tf.keras.Model:
+    """Random weights and batch statistics; the head is scaled so that scores differ from image to image."""
+    tf.keras.utils.set_random_seed(seed)
+    model = build(name, size=SIZE, channels=1, outputs=CLASSES, activation=activation)
+    random = np.random.default_rng(seed)
+    for layer in model.layers:
+        if isinstance(layer, tf.keras.layers.BatchNormalization):
+            scale, offset, mean, variance = layer.get_weights()
+            layer.set_weights(
+                [
+                    random.uniform(0.8, 1.2, scale.shape),
+                    random.normal(0, 0.1, offset.shape),
+                    random.normal(0, 0.1, mean.shape),
+                    random.uniform(0.8, 1.2, variance.shape),
+                ]
+            )
+    head = model.get_layer("head")
+    logits = tf.keras.Model(model.input, head.output).predict(decoded(IMAGES), verbose=0)
+    gain = 1 / logits.std(axis=0)
+    kernel, bias = head.get_weights()
+    head.set_weights([kernel * gain, (bias - logits.mean(axis=0)) * gain])
+    return model
+
+
+def write_model(model: tf.keras.Model, directory: Path) -> str:
+    """A model directory, as a training job publishes it."""
+    source = directory / "source"
+    source.mkdir(parents=True)
+    model.save(source / artifact.MODEL)
+    height, width, channels = model.input.shape[1:]
+    signature = artifact.Signature(
+        task="multiclass",
+        inputs=(artifact.Tensor("image", "uint8", tuple(model.input.shape), "NHWC"),),
+        outputs=(artifact.Tensor("scores", "float32", tuple(model.output.shape), "NK"),),
+        class_names=tuple(map(str, range(CLASSES))),
+        preprocessing=artifact.Preprocessing(artifact.DECODER, (height, width), channels),
+    )
+    artifact.write_json(source / artifact.SIGNATURE, signature.to_json())
+    artifact.publish(source, f"file://{directory}/model")
+    return f"{directory}/model"
+
+
+def partitioned(spark: SparkSession, rows: Sequence[Any], sizes: Sequence[int], schema: str) -> DataFrame:
+    """Rows in partitions of these sizes."""
+    ends = np.cumsum(sizes)
+    parts = [list(rows[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
+    frame = spark.createDataFrame(spark.sparkContext.parallelize(parts, len(parts)).flatMap(list), schema)
+    assert frame.rdd.glom().map(len).collect() == list(sizes)
+    return frame
+
+
+def image_rows(spark: SparkSession, images: Sequence[bytes | None], sizes: Sequence[int]) -> DataFrame:
+    return partitioned(spark, list(enumerate(images)), sizes, "id long, image binary")
+
+
+def scores_of(frame: DataFrame) -> np.ndarray:
+    return np.array([row["scores"] for row in frame.collect()], np.float32)
+
+
+def held_models(spark: SparkSession) -> list[Any]:
+    """The networks that the executor, here the driver, keeps."""
+    jvm: Any = spark.sparkContext._jvm
+    held = jvm.com.intel.analytics.bigdl.insitu.LoadedModels.held()
+    return [held.apply(i) for i in range(held.size())]
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[str, tf.keras.Model]:
+    return {name: random_model(name, activation=activation) for name, activation in TOPOLOGIES.items()}
+
+
+@pytest.fixture(scope="module")
+def directories(models: dict[str, tf.keras.Model], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return {name: write_model(model, tmp_path_factory.mktemp("models") / name) for name, model in models.items()}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_model(random_model("squeezenet"), tmp_path_factory.mktemp("models") / "squeezenet")
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Two more models."""
+    scratch = tmp_path_factory.mktemp("others")
+    return [write_model(random_model("squeezenet", seed=seed), scratch / str(seed)) for seed in (2, 3)]
+
+
+@pytest.mark.parametrize("engine_type", ENGINES)
+@pytest.mark.parametrize("name", TOPOLOGIES)
+def test_scores_are_kerass(
+    spark: SparkSession, models: dict[str, tf.keras.Model], directories: dict[str, str], name: str, engine_type: Any
+) -> None:
+    """Partitions of many batches, of part of one, and of none; each row once and in its place."""
+    frame = image_rows(spark, IMAGES, UNEVEN)
+    rows = score(frame, directories[name], engine_type=engine_type, batch=4).collect()
+    assert [row["id"] for row in rows] == list(range(len(IMAGES)))
+    expected = models[name].predict(decoded(IMAGES), verbose=0)
+    assert expected.std(axis=0).min() > 0.1, "the scores of all images are alike"
+    np.testing.assert_allclose([row["scores"] for row in rows], expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("engine_type", ENGINES)
+def test_many_tasks_score_at_a_time(spark: SparkSession, small: str, engine_type: Any) -> None:
+    frame = image_rows(spark, IMAGES * 20, [50] * 6)
+    expected = insitu.load(small).model.predict(decoded(IMAGES), verbose=0)
+    for _ in range(3):
+        found = scores_of(score(frame, small, engine_type=engine_type, batch=8))
+        np.testing.assert_allclose(found, np.tile(expected, (20, 1)), rtol=0, atol=1e-4)
+
+
+def test_columns_are_kept(spark: SparkSession, small: str) -> None:
+    rows = [
+        ("a", image, None, Decimal("1.25"), datetime(2024, 2, 29, 12, 30, 1, 5), [1.5, None], {"k": 1}, (7, b"not one"))
+        for image in IMAGES
+    ]
+    schema = (
+        "id string, image binary, empty int, price decimal(10,2), seen timestamp, list array<float>, "
+        "map map<string,int>, nested struct<number:long,bytes:binary>"
+    )
+    frame = partitioned(spark, rows, UNEVEN, schema)
+    scored = score(frame, small)
+    assert scored.columns == [*frame.columns, "scores"]
+    assert scored.schema.fields[:-1] == frame.schema.fields
+    assert scored.schema["scores"].dataType == ArrayType(FloatType(), containsNull=False)
+    assert scored.drop("scores").collect() == frame.collect()
+    assert scores_of(scored).shape == (len(IMAGES), CLASSES)
+
+
+@pytest.mark.parametrize(("write", "form"), CONVENTIONS)
+def test_every_form_of_image_is_read(
+    spark: SparkSession, tmp_path: Path, small: str, write: Callable[[SparkSession, Path], None], form: str
+) -> None:
+    """Petastorm's codecs are encoded images or arrays to Spark."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    write(spark, folder)
+    frame = spark.read.parquet(str(folder)).coalesce(1).cache()
+    scored = score(frame, small).collect()
+    expected = insitu.load(small).model.predict(decoded([encode(each) for each in PICTURES]), verbose=0)
+    order = [row["id"] for row in scored] if "id" in frame.columns else range(len(PICTURES))
+    np.testing.assert_allclose([row["scores"] for row in scored], expected[order], rtol=0, atol=1e-4)
+    assert [row[:-1] for row in scored] == [tuple(row) for row in frame.collect()], "scoring changed the images"
+    frame.unpersist()
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        (None, "image is null"),
+        (b"", "no bytes"),
+        (IMAGES[0][:60], "damaged image"),
+        (b"hello", "not an image: 5 bytes"),
+    ],
+    ids=["null", "empty", "cut off", "text"],
+)
+def test_row_that_is_no_image_is_named(spark: SparkSession, small: str, image: bytes | None, reason: str) -> None:
+    frame = image_rows(spark, [*IMAGES[:9], image, *IMAGES[10:]], UNEVEN)
+    with pytest.raises(Py4JJavaError, match=rf"BadValue: partition 3, row 3: {reason}"):
+        score(frame, small, batch=2).collect()
+
+
+def test_struct_without_an_image_is_named(spark: SparkSession, small: str) -> None:
+    schema = "image struct<origin:string,height:int,width:int,nChannels:int,mode:int,data:binary>"
+    unread = ("file:/nothing", -1, -1, -1, -1, bytearray())
+    frame = partitioned(spark, [(unread,)], [1], schema)
+    with pytest.raises(Py4JJavaError, match="partition 0, row 0: 0 bytes of pixels, expected -1 x -1 x -1"):
+        score(frame, small).collect()
+    frame = partitioned(spark, [(("file:/nothing", 1, 1, 1, 0, None),)], [1], schema)
+    with pytest.raises(Py4JJavaError, match="partition 0, row 0: data is null"):
+        score(frame, small).collect()
+    frame = partitioned(spark, [((None, "a.png"),)], [1], "image struct<bytes:binary,path:string>")
+    with pytest.raises(Py4JJavaError, match="partition 0, row 0: no bytes"):
+        score(frame, small).collect()
+
+
+def test_nothing_runs_before_it_is_asked_for(spark: SparkSession, small: str) -> None:
+    context = spark.sparkContext
+    frame = image_rows(spark, IMAGES, UNEVEN).repartition(3)
+    context.setJobGroup("scoring", "what the call itself runs")
+    try:
+        scored = score(frame, small)
+        assert context.statusTracker().getJobIdsForGroup("scoring") == []
+        scored.collect()
+        assert len(context.statusTracker().getJobIdsForGroup("scoring")) > 0
+    finally:
+        context._jsc.clearJobGroup()
+
+
+def test_rows_are_read_a_batch_at_a_time(spark: SparkSession, small: str) -> None:
+    """The rows before a damaged one are scored where the others are not wanted."""
+    frame = image_rows(spark, [*IMAGES[:8], b"hello"], [9])
+    assert len(score(frame, small, batch=4).take(8)) == 8
+    with pytest.raises(Py4JJavaError, match="row 8: not an image"):
+        score(frame, small, batch=4).collect()
+
+
+def test_frame_without_rows(spark: SparkSession, small: str) -> None:
+    frame = spark.createDataFrame([], "id long, image binary")
+    scored = score(frame, small)
+    assert scored.collect() == []
+    assert scored.columns == ["id", "image", "scores"]
+
+
+def test_network_is_built_once_and_two_models_are_kept(spark: SparkSession, small: str, others: list[str]) -> None:
+    frame = image_rows(spark, IMAGES, UNEVEN)
+    scores_of(score(frame, small))
+    (*_, first) = held_models(spark)
+    scores_of(score(frame, small))
+    (*_, again) = held_models(spark)
+    assert again.equals(first)
+    scores_of(score(frame, small, batch=3))
+    assert not held_models(spark)[-1].equals(first), "another batch takes another network"
+    for directory in others:
+        scores_of(score(frame, directory))
+        assert len(held_models(spark)) <= 2
+    assert not any(model.equals(first) for model in held_models(spark))
+    expected = insitu.load(small).model.predict(decoded(IMAGES), verbose=0)
+    np.testing.assert_allclose(scores_of(score(frame, small)), expected, rtol=0, atol=1e-4)
+
+
+def test_three_models_in_one_job(spark: SparkSession, small: str, others: list[str]) -> None:
+    """More than are kept: none is freed while it is in use."""
+    scored = image_rows(spark, IMAGES, UNEVEN)
+    for number, directory in enumerate([small, *others]):
+        scored = score(scored, directory).withColumnRenamed("scores", f"scores{number}")
+    rows = scored.collect()
+    for number, directory in enumerate([small, *others]):
+        expected = insitu.load(directory).model.predict(decoded(IMAGES), verbose=0)
+        np.testing.assert_allclose([row[f"scores{number}"] for row in rows], expected, rtol=0, atol=1e-4)
+    assert len(held_models(spark)) == 2
+
+
+@pytest.mark.parametrize("other", ENGINES)
+@pytest.mark.parametrize("engine_type", ENGINES)
+def test_engine_of_training_in_the_same_jvm_is_left_alone(
+    spark: SparkSession, small: str, engine_type: Any, other: str
+) -> None:
+    jvm: Any = spark.sparkContext._jvm
+    bigdl = jvm.com.intel.analytics.bigdl
+    bigdl.insitu.Compute.begin(other, 2)
+    engine = getattr(bigdl.dllib.utils, "Engine$")
+    before = getattr(engine, "MODULE$").getEngineType().toString()
+    found = scores_of(score(image_rows(spark, IMAGES, UNEVEN), small, engine_type=engine_type, batch=7))
+    expected = insitu.load(small).model.predict(decoded(IMAGES), verbose=0)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+    assert getattr(engine, "MODULE$").getEngineType().toString() == before
+
+
+def test_columns_of_any_type_stand_beside_the_image(spark: SparkSession, small: str) -> None:
+    frame = image_rows(spark, IMAGES, UNEVEN).withColumn("since", F.expr("interval 1 month"))
+    assert len(score(frame, small).select("id", "scores").collect()) == len(IMAGES)
+
+
+def test_changed_model_directory_is_refused(spark: SparkSession, tmp_path: Path) -> None:
+    directory = write_model(random_model("squeezenet"), tmp_path)
+    archive = Path(directory) / artifact.MODEL
+    content = bytearray(archive.read_bytes())
+    content[len(content) // 2] ^= 1
+    archive.write_bytes(content)
+    with pytest.raises(UserError, match=r"model\.keras is not what was written"):
+        score(image_rows(spark, IMAGES, UNEVEN), directory)
+
+
+def test_model_that_bigdl_cannot_compute_is_refused(spark: SparkSession, tmp_path: Path) -> None:
+    layers = tf.keras.layers
+    image = tf.keras.Input((*SIZE, 1), dtype="uint8", name="image")
+    maps = layers.DepthwiseConv2D(3, name="depthwise")(layers.Rescaling(1 / 255)(image))
+    logits = layers.Dense(CLASSES)(layers.GlobalAveragePooling2D()(maps))
+    directory = write_model(tf.keras.Model(image, layers.Activation("softmax")(logits)), tmp_path)
+    with pytest.raises(
+        UserError, match=r"model_dir: bigdl has no DepthwiseConv2D \(layer depthwise\); score it with Keras"
+    ):
+        score(image_rows(spark, IMAGES, UNEVEN), directory)
+
+
+def test_mistakes_are_named(spark: SparkSession, small: str) -> None:
+    frame = image_rows(spark, IMAGES, UNEVEN)
+    with pytest.raises(UserError, match=r"image_column: the dataset has no column picture; "):
+        score(frame, small, image_column="picture")
+    with pytest.raises(UserError, match=r"image_column: several columns may be images: scan, photo; "):
+        score(frame.select(F.col("image").alias("scan"), F.col("image").alias("photo")), small)
+    with pytest.raises(UserError, match=r"df: it has a column scores already; rename or drop"):
+        score(frame.withColumn("Scores", F.lit(1)), small)
+    with pytest.raises(UserError, match=r"batch: 0, expected at least 1"):
+        score(frame, small, batch=0)
+    with pytest.raises(UserError, match=r"engine_type: 'openvino', expected mklblas or mkldnn"):
+        score(frame, small, engine_type="openvino")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"no model directory"):
+        score(frame, "/nowhere")

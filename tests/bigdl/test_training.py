@@ -1,0 +1,110 @@
+"""The BigDL engine's steps are Keras's steps."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from pyspark.sql import SparkSession
+
+import insitu
+from insitu.recipe import Recipe, parse
+from insitu.tasks import TASKS
+from insitu.training.optimizers import build_optimizer
+from insitu.training.worker import build_model
+from training.digits_rows import TRAIN, digit_rows, recipe_tree, write_rows
+
+STEPS = 3
+SIZE = (64, 64)
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "adam": {"name": "adam", "learning_rate": 0.001},
+    "adadelta": {"name": "adadelta", "learning_rate": 1.0},
+    "sgd": {"name": "sgd", "learning_rate": 0.05, "momentum": 0.9, "weight_decay": 0.01},
+    "lars": {"name": "lars", "learning_rate": 1.0, "weight_decay": 0.01, "trust_coefficient": 0.01},
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_rows(tmp_path_factory.mktemp("digits") / "data", digit_rows())
+
+
+def recipe(engine_type: str, **training: Any) -> Recipe:
+    """Each step takes all training rows, so that their order plays no part."""
+    tree = recipe_tree(
+        engine="bigdl",
+        bigdl={"engine_type": engine_type},
+        epochs=STEPS,
+        global_batch=TRAIN,
+        schedule={"warmup_epochs": 2},
+        **training,
+    )
+    tree["model"] = {"name": "mcnn", "options": {"width": 0.25}}
+    tree["data"]["size"] = list(SIZE)
+    return parse(tree)
+
+
+def keras_weights(recipe: Recipe, class_weights: np.ndarray | None = None) -> list[np.ndarray]:
+    """The weights after the recipe's steps, each on all training rows, by a plain Keras loop."""
+    rows = digit_rows()
+    decode = insitu.data.decode.decode
+    images = np.stack([decode(image, size=SIZE, channels=1) for image in rows["image"][:TRAIN]])
+    labels = np.array(rows["label"][:TRAIN])
+    model = build_model(recipe, 10)
+    settings = recipe.training.optimizer.model_dump(exclude={"base_batch"})
+    optimizer = build_optimizer(**settings, clip_norm=recipe.training.clip_norm)
+    loss = TASKS["multiclass"].loss(class_weights)
+    for step in range(STEPS):
+        optimizer.learning_rate = settings["learning_rate"] * min(1.0, (step + 1) / 2)
+        with tf.GradientTape() as tape:
+            mean = tf.reduce_mean(loss(labels, model(images, training=True)))
+        optimizer.apply_gradients(
+            zip(tape.gradient(mean, model.trainable_variables), model.trainable_variables, strict=True)
+        )
+    return model.get_weights()
+
+
+def bigdl_weights(spark: SparkSession, recipe: Recipe, data: str, output: Path) -> list[np.ndarray]:
+    insitu.train(spark, recipe, data=data, output=str(output), listener=lambda event: None)
+    return insitu.load(str(output)).model.get_weights()
+
+
+def assert_equal(
+    ours: list[np.ndarray], theirs: list[np.ndarray], start: list[np.ndarray], *, share: float = 1e-3
+) -> None:
+    """Within a share of the largest distance that a weight went."""
+    moved = max(float(np.abs(a - b).max()) for a, b in zip(theirs, start, strict=True))
+    for mine, wanted in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(mine, wanted, rtol=0, atol=share * moved)
+
+
+@pytest.mark.parametrize("engine_type", ["mklblas", "mkldnn"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_steps_are_kerass(spark: SparkSession, data: str, tmp_path: Path, optimizer: str, engine_type: str) -> None:
+    chosen = recipe(engine_type, optimizer=OPTIMIZERS[optimizer])
+    ours = bigdl_weights(spark, chosen, data, tmp_path / "model")
+    share = 2e-2 if optimizer == "adam" else 1e-3  # Adam's first steps are a gradient's sign, whatever its size
+    assert_equal(ours, keras_weights(chosen), build_model(chosen, 10).get_weights(), share=share)
+
+
+def test_clipped_and_weighted_steps_are_kerass(spark: SparkSession, data: str, tmp_path: Path) -> None:
+    chosen = recipe("mkldnn", optimizer=OPTIMIZERS["sgd"], clip_norm=0.5, class_weight="balanced")
+    ours = bigdl_weights(spark, chosen, data, tmp_path / "model")
+    counts = np.bincount(digit_rows()["label"][:TRAIN], minlength=10)
+    start = build_model(chosen, 10).get_weights()
+    assert_equal(ours, keras_weights(chosen, (TRAIN / (10 * counts)).astype(np.float32)), start)
+    free = recipe("mkldnn", optimizer=OPTIMIZERS["sgd"], class_weight="balanced")
+    with pytest.raises(AssertionError):
+        assert_equal(ours, keras_weights(free, (TRAIN / (10 * counts)).astype(np.float32)), start)
+
+
+def test_truncated_exchange_ends_near_the_exact_one(spark: SparkSession, data: str, tmp_path: Path) -> None:
+    """Sixteen bits keep eight of a gradient's precision: each step is off by 2^-7 of its length at the most."""
+    exact = recipe("mklblas", optimizer=OPTIMIZERS["sgd"], workers=2)
+    bigdl = exact.training.bigdl.model_copy(update={"gradients": "truncated"})
+    truncated = exact.model_copy(update={"training": exact.training.model_copy(update={"bigdl": bigdl})})
+    found = [bigdl_weights(spark, each, data, tmp_path / str(i)) for i, each in enumerate((exact, truncated))]
+    start = build_model(exact, 10).get_weights()
+    assert_equal(found[1], found[0], start, share=2**-7)
+    assert any(not np.array_equal(a, b) for a, b in zip(*found, strict=True))

@@ -1,0 +1,86 @@
+"""A network of the JVM's, given and giving numpy arrays."""
+
+from typing import Any
+
+import numpy as np
+from pyspark.sql import SparkSession
+
+from insitu.bigdl.convert import Converted
+
+
+class JvmNetwork:
+    """`Network` behind py4j; images are [B, H, W, C] as Keras has them, already rescaled."""
+
+    def __init__(self, spark: SparkSession, converted: Converted, engine: str, batch: int) -> None:
+        context: Any = spark.sparkContext
+        self._gateway = context._gateway
+        self._jvm = context._jvm
+        self._converted = converted
+        self.java = self._jvm.com.intel.analytics.bigdl.insitu.Network.build(converted.topology, engine, batch)
+
+    def replica(self) -> "JvmNetwork":
+        copy = object.__new__(JvmNetwork)
+        copy.__dict__ = self.__dict__ | {"java": self.java.replica()}
+        return copy
+
+    def set_weights(self, weights: list[np.ndarray]) -> None:
+        self.parameters, statistics = self._converted.to_flat(weights)
+        self.set_statistics(statistics)
+
+    def set_statistics(self, values: np.ndarray) -> None:
+        self.java.setStatistics(self._floats(values))
+
+    def weights(self) -> list[np.ndarray]:
+        return self._converted.from_flat(self.parameters, self.statistics)
+
+    @property
+    def statistics(self) -> np.ndarray:
+        return self._numpy(self.java.statistics(), sum(variable.size for variable in self._converted.statistics))
+
+    @property
+    def parameters(self) -> np.ndarray:
+        return self._tensor_numpy(self.java.parameters())
+
+    @parameters.setter
+    def parameters(self, values: np.ndarray) -> None:
+        self.java.parameters().copy(self._tensor(values))
+
+    def gradients(self) -> list[np.ndarray]:
+        """Of the trainable variables, shaped as Keras has them and in the order of the flat vector."""
+        flat = self._tensor_numpy(self.java.gradients())
+        return [variable.from_segment(flat[variable.segment]) for variable in self._converted.parameters]
+
+    def forward(self, images: np.ndarray) -> np.ndarray:
+        """float32 [B, H, W, C] → logits [B, K]."""
+        self._input = self._tensor(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+        logits = self._tensor_numpy(self.java.forward(self._input))
+        return logits.reshape(len(images), -1)
+
+    def backward(self, gradient: np.ndarray) -> None:
+        """Of the last forward pass; the loss's gradient with respect to the logits, float32 [B, K]."""
+        self.java.backward(self._input, self._tensor(gradient))
+
+    def _tensor(self, array: np.ndarray) -> Any:
+        shape = self._gateway.new_array(self._jvm.int, array.ndim)
+        for dimension, size in enumerate(array.shape):
+            shape[dimension] = size
+        tag = self._jvm.scala.reflect.ClassTag.Float()
+        numeric = self._singleton("TensorNumericMath$TensorNumeric$NumericFloat$")
+        return self._singleton("Tensor$").apply(self._floats(array), shape, tag, numeric)
+
+    def _singleton(self, name: str) -> Any:
+        return getattr(getattr(self._jvm.com.intel.analytics.bigdl.dllib.tensor, name), "MODULE$")
+
+    def _tensor_numpy(self, tensor: Any) -> np.ndarray:
+        return self._numpy(tensor.storage().array(), tensor.nElement())
+
+    def _floats(self, array: np.ndarray) -> Any:
+        floats = self._gateway.new_array(self._jvm.float, array.size)
+        values = self._jvm.java.nio.ByteBuffer.wrap(array.astype("<f4").tobytes())
+        values.order(self._jvm.java.nio.ByteOrder.LITTLE_ENDIAN).asFloatBuffer().get(floats)
+        return floats
+
+    def _numpy(self, floats: Any, count: int) -> np.ndarray:
+        values = self._jvm.java.nio.ByteBuffer.allocate(4 * count).order(self._jvm.java.nio.ByteOrder.LITTLE_ENDIAN)
+        values.asFloatBuffer().put(floats, 0, count)
+        return np.frombuffer(bytes(values.array()), "<f4")
