@@ -1,10 +1,10 @@
-# make setup | demo | test | bench        PYTHON=/path/to/python3.11 where python3.11 and python3 are not one
+# make setup | demo | test | test-slow | test-nightly | bench        PYTHON=/path/to/python3.11 where python3.11 and python3 are not one
 
 export PYTHON
 IN_ENV = PATH="$(CURDIR)/.venv/bin:$$PATH"
 DEMO = build/demo
 
-.PHONY: setup setup-dev demo test bench
+.PHONY: setup setup-dev demo test test-slow test-nightly bench
 
 setup:
 	@requirements/setup.sh
@@ -20,7 +20,15 @@ demo: setup
 	@$(IN_ENV) insitu show $(DEMO)/model
 
 test: setup-dev
-	@$(IN_ENV) && ruff check && ruff format --check && mypy && lint-imports && pytest
+	@$(IN_ENV) && ruff check && ruff format --check && mypy && lint-imports && pytest -m "not slow and not nightly"
+
+# Tests that take a minute or more each: kills, resumed runs, every topology on BigDL.
+test-slow: setup-dev
+	@$(IN_ENV) && pytest -m slow
+
+# The real digits to their published accuracy, on a standalone cluster and with BigDL.
+test-nightly: setup-dev
+	@$(IN_ENV) && pytest -m nightly
 
 # Every speed that the README claims, as JSON lines; half an hour to an hour and a half on a quiet machine of two cores.
 bench: setup-dev

@@ -20,7 +20,7 @@ _SETTINGS = ("training.engine=bigdl",)
 def _bigdl(engine_type: str) -> Job:
     """GoogLeNet on all cores, one worker."""
     settings = (*_SETTINGS, f"training.bigdl.engine_type={engine_type}")
-    return Job(model="inception_v1", workers=1, local_batch=_BATCH, precision="fp32", settings=settings)
+    return Job(model="inception_v1", workers=1, local_batch=_BATCH, precision="fp32", settings=settings, driver_gib=8)
 
 
 def _scaling() -> Comparison:

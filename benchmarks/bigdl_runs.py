@@ -33,7 +33,8 @@ class Stock:
     steps: int = 12
 
     def __str__(self) -> str:
-        return f"DistriOptimizerPerf inception_v1 {self.engine_type}, {CORES} cores, {self.batch} images, in memory"
+        network = "GoogLeNet with response normalization, two more heads and 1000 classes"
+        return f"DistriOptimizerPerf {self.engine_type}, {network}, {CORES} cores, {self.batch} images, in memory"
 
     def images_per_second(self) -> float:
         """Of the median step."""
@@ -49,7 +50,8 @@ class Stock:
                 next((ROOT / ".venv/lib/python3.11/site-packages/pyspark/jars").glob("bigdl-dllib-*.jar")),
                 *("-b", str(self.batch), "-e", str(self.steps), "-t", "float", "-m", "inception_v1", "-d", "random"),
             ]
-            environment = os.environ | {"LOG4J_CONFIGURATION_FILE": str(logging)}
+            path = f"{_BIN}{os.pathsep}{os.environ['PATH']}"
+            environment = os.environ | {"PATH": path, "LOG4J_CONFIGURATION_FILE": str(logging)}
             done = subprocess.run(
                 command, cwd=scratch, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
             )

@@ -1,4 +1,4 @@
-"""Training jobs as a user starts them: spark-submit on some of this machine's cores."""
+"""Training jobs as a user starts them: spark-submit, driver included, on some of this machine's cores and no others."""
 
 import json
 import os
@@ -32,6 +32,7 @@ class Job:
         precision: bf16 or fp32.
         settings: more keys of the recipe.
         executors: of as many processes, which share the cores evenly; 0 is Spark's local mode.
+        driver_gib: heap of the driver, which in local mode is the workers'.
     """
 
     model: str
@@ -43,10 +44,12 @@ class Job:
     precision: str = "bf16"
     settings: tuple[str, ...] = field(default=())
     executors: int = 0
+    driver_gib: int = 4
 
     def __str__(self) -> str:
         layout = f"{self.workers} x {self.cores // self.workers} cores, {self.local_batch} images each"
-        return f"{self.program} {self.model} {self.precision}, {layout}"
+        settings = "".join(f" {setting}" for setting in self.settings)
+        return f"{self.program} {self.model} {self.precision}{settings}, {layout}"
 
     def images_per_second(self) -> float:
         """Of the median step."""
@@ -60,7 +63,7 @@ class Job:
         with tempfile.TemporaryDirectory(dir=BUILD) as scratch:
             output = Path(scratch) / "model"
             process = subprocess.Popen(
-                [_BIN / "spark-submit", "--master", self._master, *self._arguments(data, output)],
+                [*self._submit(), *self._arguments(data, output)],
                 cwd=ROOT,
                 env=os.environ | {"PATH": f"{_BIN}{os.pathsep}{os.environ['PATH']}"},
                 stdout=subprocess.PIPE,
@@ -74,6 +77,10 @@ class Job:
                 if process.poll() is None:
                     process.terminate()
                     process.communicate()
+
+    def _submit(self) -> list[str | Path]:
+        cores = ["taskset", "-c", f"0-{self.cores - 1}"]
+        return [*cores, _BIN / "spark-submit", "--master", self._master, "--driver-memory", f"{self.driver_gib}g"]
 
     @property
     def _master(self) -> str:

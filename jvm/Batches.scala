@@ -27,7 +27,7 @@ final case class Batch(images: Array[Float], labels: Array[Float], rows: Int)
 
 /** Training batches of one worker without end, decoded ahead.
   *
-  * Order and augmentation are pure functions of seed, epoch, step and rank. Memory holds a window of encoded rows and up
+  * Order and augmentation are pure functions of seed, epoch, step, rank. Memory holds a window of encoded rows and up
   * to `threads` + 1 batches ahead.
   *
   * @param seed of all shuffles and changes.

@@ -22,7 +22,7 @@ object Images {
 
   /** Decodes one image and brings it to the model's size.
     *
-    * @param payload JPEG, PNG, TIFF, BMP or GIF bytes, or a NumPy array in `.npy` or `.npz` form, uint8 or uint16, [H, W]
+    * @param payload JPEG, PNG, TIFF, BMP or GIF bytes, or a NumPy array as `.npy` or `.npz`, uint8 or uint16, [H, W]
     *   or [H, W, C]. 16-bit samples are scaled to 8 bits by their high byte.
     * @param height, width to resize to, bilinear with antialiasing.
     * @param channels 1 (luminance) or 3 (RGB).
@@ -39,7 +39,8 @@ object Images {
     val (height, width, channels) = array.shape match {
       case Array(h, w)                       => (h, w, 1)
       case Array(h, w, c) if Set(1, 3, 4)(c) => (h, w, c)
-      case other => throw new BadValue(s"array of shape ${other.mkString("(", ", ", ")")}, expected [H, W] or [H, W, C]")
+      case other =>
+        throw new BadValue(s"array of shape ${other.mkString("(", ", ", ")")}, expected [H, W] or [H, W, C]")
     }
     if (array.kind != 'u' || array.itemBytes > 2)
       throw new BadValue(s"array of ${array.kind}${array.itemBytes}, expected uint8 or uint16")
@@ -108,7 +109,7 @@ private[insitu] object ImageFile {
     else if (start.startsWith("BM")) "bmp"
     else if (start.startsWith("GIF8")) "gif"
     else if (start.startsWith("RIFF") && start.endsWith("WEBP"))
-      throw new BadValue("WebP, which Java cannot decode: store it as JPEG or PNG, or use another training.engine")
+      throw new BadValue("WebP, which Java cannot decode: store it as JPEG or PNG")
     else throw new BadValue(s"not an image: ${payload.length} bytes starting with ${payload.take(8).mkString(" ")}")
   }
 
@@ -312,7 +313,7 @@ private[insitu] object NumpyArray {
   }
 }
 
-/** Pillow's bilinear resize with antialiasing: a triangle filter as wide as the reduction, in 22-bit fixed point, in one
+/** Pillow's bilinear resize with antialiasing: a triangle filter as wide as the reduction, 22-bit fixed point, in one
   * direction and then the other, rounded to whole grey levels between the two.
   */
 private[insitu] object Resize {

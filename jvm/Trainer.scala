@@ -148,7 +148,7 @@ object Workers {
   def of(run: String, rank: Int, executor: String): Worker =
     if (run == this.run && held.contains(rank)) held(rank)
     else
-      throw new WorkerGone(s"executor $executor with worker $rank is lost; executor ${SparkEnv.get.executorId} has none")
+      throw new WorkerGone(s"worker $rank was on executor $executor, and executor ${SparkEnv.get.executorId} has none")
 
   def close(): Unit = synchronized {
     held.values.foreach(_.close())

@@ -173,7 +173,7 @@ final class Worker(
     loss
   }
 
-  /** [rows, K], flat; a batch that is not full is filled up with zeros, for mkldnn runs only the size it was built for. */
+  /** [rows, K], flat; a batch that is not full is filled up with zeros: mkldnn runs only the size it was built for. */
   private def scores(batch: Batch): Array[Float] = {
     val parts = Worker.shares(localBatch, networks.length)
     val found = parallel(networks.zip(parts).map { case (network, (from, rows)) =>

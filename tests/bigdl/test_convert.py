@@ -32,6 +32,7 @@ def engine(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+@pytest.mark.slow
 class TestEveryTopology:
     @pytest.mark.parametrize("name", names())
     @pytest.mark.parametrize("odd", [0, 1], ids=["small", "odd"])

@@ -13,8 +13,10 @@ from conftest import SEED, Submitted
 from training.digits_rows import digit_rows, recipe_tree, write_rows
 from training.test_kills import random_kills
 
+pytestmark = pytest.mark.slow
+
 JOB = Path(__file__).parent.parent / "training" / "killing_job.py"
-STEPS_PER_EPOCH, EPOCHS = 20, 6
+STEPS_PER_EPOCH, EPOCHS = 20, 4
 
 
 @pytest.fixture(scope="module")

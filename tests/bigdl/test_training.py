@@ -79,8 +79,7 @@ def assert_equal(
         np.testing.assert_allclose(mine, wanted, rtol=0, atol=share * moved)
 
 
-@pytest.mark.parametrize("engine_type", ["mklblas", "mkldnn"])
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize(("optimizer", "engine_type"), [*((name, "mkldnn") for name in OPTIMIZERS), ("sgd", "mklblas")])
 def test_steps_are_kerass(spark: SparkSession, data: str, tmp_path: Path, optimizer: str, engine_type: str) -> None:
     chosen = recipe(engine_type, optimizer=OPTIMIZERS[optimizer])
     ours = bigdl_weights(spark, chosen, data, tmp_path / "model")

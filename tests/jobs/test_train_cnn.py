@@ -37,6 +37,7 @@ def test_digits_in_local_mode(submit: Callable[..., Submitted], digits: Path, tm
 SHORTER = ("--set", "training.epochs=10", "--set", "training.schedule.decay.at_epochs=[7, 9]")
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("engine", ["orca", "bigdl"])
 def test_digits_on_a_standalone_cluster(
     submit: Callable[..., Submitted], standalone: str, digits: Path, tmp_path: Path, engine: str
@@ -47,6 +48,7 @@ def test_digits_on_a_standalone_cluster(
     assert run.summary["metrics"]["accuracy"] >= 0.97
 
 
+@pytest.mark.nightly
 def test_digits_by_bigdl_in_local_mode(submit: Callable[..., Submitted], digits: Path, tmp_path: Path) -> None:
     options = (*SHORTER, "--set", "training.engine=bigdl")
     run = submit(JOB, "--recipe", RECIPE, "--data", digits, "--output", tmp_path / "model", *options)
@@ -119,6 +121,7 @@ def last_step(run: Path) -> int:
     return max(int(path.name.removeprefix("step-")) for path in (run / "checkpoints").glob("step-*"))
 
 
+@pytest.mark.slow
 def test_run_outlives_ctrl_c_sigterm_and_the_death_of_its_driver(
     start: Start, submit: Callable[..., Submitted], tmp_path: Path
 ) -> None:

@@ -102,6 +102,7 @@ class TestEngine:
         assert [{**line, "event": "epoch"} for line in history] == epochs
         assert not Path(f"{two_workers.output}.run").exists()
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("workers", [1, 2])
     def test_resumed_run_is_the_uninterrupted_one(
         self, spark: SparkSession, engine: str, tmp_path: Path, workers: int

@@ -14,6 +14,8 @@ import insitu
 from conftest import SEED, Submitted
 from training.digits_rows import digit_rows, recipe_tree, write_rows
 
+pytestmark = pytest.mark.slow
+
 JOB = Path(__file__).parent / "killing_job.py"
 STEPS_PER_EPOCH, EPOCHS = 20, 18
 LOCAL = ["training", "python", "training", "python", "training"]
