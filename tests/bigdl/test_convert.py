@@ -13,7 +13,7 @@ from pyspark.errors.exceptions.captured import CapturedException
 from pyspark.sql import SparkSession
 from tensorflow import keras
 
-from insitu.bigdl.convert import Converted, check, convert
+from insitu.bigdl.convert import Converted, convert
 from insitu.errors import UserError
 from insitu.models import build, names
 from jvm_network import JvmNetwork
@@ -389,7 +389,7 @@ class TestRefusals:
     def test_names_the_layer(self, problem: str) -> None:
         model = image_model((7, 7), REFUSED[problem])
         with pytest.raises(UserError) as refusal:
-            check(model)
+            convert(model)
         assert str(refusal.value).startswith(f"training.engine: bigdl has no {problem}")
         assert str(refusal.value).endswith("; use training.engine=orca")
 
@@ -398,7 +398,7 @@ class TestRefusals:
         with pytest.raises(
             UserError, match=r"^model.normalization: bigdl has no GroupNormalization \(layer conv1/bn\)"
         ):
-            check(model)
+            convert(model)
 
     def test_bfloat16(self) -> None:
         keras.mixed_precision.set_global_policy("mixed_bfloat16")
@@ -409,32 +409,34 @@ class TestRefusals:
         with pytest.raises(
             UserError, match=r"^training.precision: bigdl computes in float32, not bfloat16 \(layer conv1"
         ):
-            check(model)
+            convert(model)
 
     def test_a_second_input_or_output(self) -> None:
         model = image_model((6, 6), layers.Conv2D(4, 3))
         with pytest.raises(UserError, match="models of one input and output, not outputs"):
-            check(keras.Model(model.input, [model.output, model.layers[2].output]))
+            convert(keras.Model(model.input, [model.output, model.layers[2].output]))
         other = keras.Input(model.input_shape[1:])
         with pytest.raises(UserError, match="models of one input and output, not inputs"):
-            check(keras.Model([model.input, other], layers.Add()([model.output, layers.Flatten()(other)[:, :CLASSES]])))
+            convert(
+                keras.Model([model.input, other], layers.Add()([model.output, layers.Flatten()(other)[:, :CLASSES]]))
+            )
 
     def test_an_input_of_another_form(self) -> None:
         with pytest.raises(UserError, match="no input of the shape"):
-            check(image_model((None, None), layers.Conv2D(4, 3), pooled=True))
+            convert(image_model((None, None), layers.Conv2D(4, 3), pooled=True))
         image = keras.Input((6, 6, 3))
         with pytest.raises(UserError, match=r"no Conv2D of the input before a Rescaling \(layer x\)"):
-            check(keras.Model(image, layers.Conv2D(4, 3, name="x")(image)))
+            convert(keras.Model(image, layers.Conv2D(4, 3, name="x")(image)))
         with pytest.raises(UserError, match=r"no Rescaling by several numbers \(layer x\)"):
-            check(keras.Model(image, layers.Rescaling([1.0, 2.0, 3.0], name="x")(image)))
+            convert(keras.Model(image, layers.Rescaling([1.0, 2.0, 3.0], name="x")(image)))
 
     def test_an_end_without_scores(self) -> None:
         model = image_model((6, 6), layers.Conv2D(4, 3))
         with pytest.raises(UserError, match="bigdl takes scores by softmax or sigmoid, not head"):
-            check(logits_model(model))
+            convert(logits_model(model))
         maps = model.layers[2].output
         with pytest.raises(UserError, match="no softmax of anything but a Dense layer without an activation"):
-            check(keras.Model(model.input, layers.Activation("softmax")(maps)))
+            convert(keras.Model(model.input, layers.Activation("softmax")(maps)))
 
 
 @lru_cache(maxsize=2)
@@ -542,7 +544,7 @@ def activate(logits: np.ndarray, activation: str) -> np.ndarray:
 
 def refuses(model: keras.Model, kind: str) -> bool:
     try:
-        check(model)
+        convert(model)
     except UserError as error:
         assert kind in str(error)
         return True

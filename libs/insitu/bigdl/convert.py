@@ -190,11 +190,6 @@ def convert(model: keras.Model) -> Converted:
     return reader.converted()
 
 
-def check(model: keras.Model) -> None:
-    """Refuse, as `convert` does, what dllib cannot reproduce."""
-    convert(model)
-
-
 @dataclass(frozen=True)
 class _Value:
     """A Keras tensor: what node makes it, its shape without the batch, and what has not yet been applied to it.
