@@ -41,7 +41,29 @@ private[bigdl] class OnePassGraph(input: ModuleNode[Float], output: ModuleNode[F
   override def accGradParameters(input: Activity, gradOutput: Activity): Unit = ()
 }
 
-/** @param propagate whether the gradient of the input is wanted; without, it is not defined */
+/** A layer that computes its parameters' gradients in the visit for its input's, in whatever layout they are handed. */
+private[bigdl] trait OnePassGradients extends MklDnnLayer {
+  @transient private lazy val reorders = new ReorderManager
+
+  /** Whether the gradient of the input is wanted; without, it is not defined. */
+  protected def propagate: Boolean
+
+  abstract override private[mkldnn] def initGradWPrimitives(grad: Array[MemoryData], phase: Phase)
+      : Array[MemoryData] = {
+    val wanted = super.initGradWPrimitives(grad, phase)
+    reorders.setRuntime(runtime)
+    reorders.register(gradOutputFormats()(0), wanted(0))
+    wanted
+  }
+
+  abstract override def updateGradInput(input: Activity, gradOutput: Activity): Activity = {
+    super.accGradParameters(input, reorders.infer(gradOutputFormats(), gradOutputWeightFormats(), gradOutput))
+    if (propagate) super.updateGradInput(input, gradOutput) else gradInput
+  }
+
+  override def accGradParameters(input: Activity, gradOutput: Activity): Unit = ()
+}
+
 private[bigdl] class OnePassConvolution(
     inputs: Int,
     outputs: Int,
@@ -50,7 +72,7 @@ private[bigdl] class OnePassConvolution(
     padding: (Int, Int),
     bias: Boolean,
     weight: Tensor[Float],
-    propagate: Boolean
+    protected val propagate: Boolean
 ) extends SpatialConvolution(
       nInputPlane = inputs,
       nOutputPlane = outputs,
@@ -63,41 +85,13 @@ private[bigdl] class OnePassConvolution(
       initWeight = weight,
       initBias = Tensor[Float](outputs),
       withBias = bias
-    ) {
-  @transient private lazy val reorders = new ReorderManager
-
-  override private[mkldnn] def initGradWPrimitives(grad: Array[MemoryData], phase: Phase): Array[MemoryData] = {
-    val wanted = super.initGradWPrimitives(grad, phase)
-    reorders.setRuntime(runtime)
-    reorders.register(gradOutputFormats()(0), wanted(0))
-    wanted
-  }
-
-  override def updateGradInput(input: Activity, gradOutput: Activity): Activity = {
-    super.accGradParameters(input, reorders.infer(gradOutputFormats(), gradOutputWeightFormats(), gradOutput))
-    if (propagate) super.updateGradInput(input, gradOutput) else gradInput
-  }
-
-  override def accGradParameters(input: Activity, gradOutput: Activity): Unit = ()
-}
+    )
+    with OnePassGradients
 
 private[bigdl] class OnePassLinear(inputs: Int, outputs: Int, weight: Tensor[Float], bias: Tensor[Float])
-    extends Linear(inputs, outputs, initWeight = weight, initBias = bias) {
-  @transient private lazy val reorders = new ReorderManager
-
-  override private[mkldnn] def initGradWPrimitives(grad: Array[MemoryData], phase: Phase): Array[MemoryData] = {
-    val wanted = super.initGradWPrimitives(grad, phase)
-    reorders.setRuntime(runtime)
-    reorders.register(gradOutputFormats()(0), wanted(0))
-    wanted
-  }
-
-  override def updateGradInput(input: Activity, gradOutput: Activity): Activity = {
-    super.accGradParameters(input, reorders.infer(gradOutputFormats(), gradOutputWeightFormats(), gradOutput))
-    super.updateGradInput(input, gradOutput)
-  }
-
-  override def accGradParameters(input: Activity, gradOutput: Activity): Unit = ()
+    extends Linear(inputs, outputs, initWeight = weight, initBias = bias)
+    with OnePassGradients {
+  protected def propagate: Boolean = true
 }
 
 /** A sum whose inputs' gradients are tensors of their own: CAddTable hands its one gradient to all, and the graph adds

@@ -1,5 +1,7 @@
 package com.intel.analytics.bigdl.insitu
 
+import com.intel.analytics.bigdl.dllib.tensor.TensorNumericMath.TensorNumeric.NumericFloat
+import com.intel.analytics.bigdl.dllib.tensor.{Storage, Tensor}
 import java.io.{BufferedInputStream, InputStream}
 import java.nio.charset.StandardCharsets.ISO_8859_1
 
@@ -42,7 +44,23 @@ final case class Source(
     height: Int,
     width: Int,
     channels: Int
-)
+) {
+
+  /** What a network reads of `rows` rows of a batch, from row `from` on: `scale` times the pixels plus `offset`, float
+    * [rows, C, h, w]; zero beyond the batch's end.
+    */
+  def pixels(batch: Batch, from: Int, rows: Int, scale: Float, offset: Float): Tensor[Float] = {
+    val size = channels * height * width
+    val values = new Array[Float](rows * size)
+    val filled = math.max(0, math.min(rows, batch.rows - from)) * size
+    var i = 0
+    while (i < filled) {
+      values(i) = batch.images(from * size + i) * scale + offset
+      i += 1
+    }
+    Tensor[Float](Storage(values), 1, Array(rows, channels, height, width))
+  }
+}
 
 object Source {
   private implicit val formats: Formats = DefaultFormats

@@ -1,6 +1,5 @@
 package com.intel.analytics.bigdl.insitu
 
-import com.intel.analytics.bigdl.dllib.tensor.{Storage, Tensor}
 import com.intel.analytics.bigdl.dllib.utils.Engine
 import com.intel.analytics.bigdl.mkl.MKL
 import org.apache.spark.TaskContext
@@ -132,7 +131,7 @@ private[insitu] final class LoadedModel(model: ScoringModel) {
 
   /** [rows, K], flat; the network gets a full batch, filled up with zeros. */
   def scores(decoded: Batch): Array[Float] = {
-    val input = pixels(decoded)
+    val input = source.pixels(decoded, from = 0, batch, scale, offset)
     val all = withNetwork(network => Worker.values(network.forward(input).contiguous()).clone())
     val kept = all.take(decoded.rows * all.length / batch)
     head.score(kept, decoded.rows)
@@ -155,16 +154,6 @@ private[insitu] final class LoadedModel(model: ScoringModel) {
     built.setStatistics(model.statistics)
     built.evaluate()
     built
-  }
-
-  private def pixels(decoded: Batch): Tensor[Float] = {
-    val values = new Array[Float](batch * channels * height * width)
-    var i = 0
-    while (i < decoded.images.length) {
-      values(i) = decoded.images(i) * scale + offset
-      i += 1
-    }
-    Tensor[Float](Storage(values), 1, Array(batch, channels, height, width))
   }
 }
 

@@ -2,7 +2,7 @@ package com.intel.analytics.bigdl.insitu
 
 import java.util.concurrent.{Callable, ExecutionException, Executors, ThreadFactory}
 
-import com.intel.analytics.bigdl.dllib.tensor.{Storage, Tensor}
+import com.intel.analytics.bigdl.dllib.tensor.Tensor
 import com.intel.analytics.bigdl.mkl.MKL
 import org.apache.hadoop.conf.Configuration
 import org.apache.spark.insitu.Exchange
@@ -163,7 +163,7 @@ final class Worker(
     network.zeroGradients()
     if (rows == 0) return 0
     network.seedDropout(dropoutSeed)
-    val input = pixels(batch, from, rows)
+    val input = source.pixels(batch, from, rows, scale, offset)
     val gradient = network.forward(input).contiguous().clone()
     val labels = batch.labels.slice(from * source.labelWidth, (from + rows) * source.labelWidth)
     val logits = Worker.values(gradient)
@@ -177,24 +177,11 @@ final class Worker(
   private def scores(batch: Batch): Array[Float] = {
     val parts = Worker.shares(localBatch, networks.length)
     val found = parallel(networks.zip(parts).map { case (network, (from, rows)) =>
-      () => Worker.values(network.forward(pixels(batch, from, rows)).contiguous())
+      () => Worker.values(network.forward(source.pixels(batch, from, rows, scale, offset)).contiguous())
     }).toArray.flatten
     val logits = found.take(batch.rows * found.length / localBatch)
     head.score(logits, batch.rows)
     logits
-  }
-
-  /** What the network reads of `rows` rows from row `from` on; zero beyond the batch's end. */
-  private def pixels(batch: Batch, from: Int, rows: Int): Tensor[Float] = {
-    val size = source.channels * source.height * source.width
-    val values = new Array[Float](rows * size)
-    val filled = math.max(0, math.min(rows, batch.rows - from)) * size
-    var i = 0
-    while (i < filled) {
-      values(i) = batch.images(from * size + i) * scale + offset
-      i += 1
-    }
-    Tensor[Float](Storage(values), 1, Array(rows, source.channels, source.height, source.width))
   }
 
   private def addGradients(): Unit = {

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from pyspark.sql import SparkSession
 
-from insitu.bigdl.convert import Converted
+from insitu.bigdl.converted import Converted
 
 
 class JvmNetwork:

@@ -13,7 +13,8 @@ from pyspark.errors.exceptions.captured import CapturedException
 from pyspark.sql import SparkSession
 from tensorflow import keras
 
-from insitu.bigdl.convert import Converted, convert
+from insitu.bigdl.convert import convert
+from insitu.bigdl.converted import Converted
 from insitu.errors import UserError
 from insitu.models import build, names
 from jvm_network import JvmNetwork

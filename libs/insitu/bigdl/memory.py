@@ -6,7 +6,7 @@ Legend: b local batch, P trainable parameters; 4 bytes a number.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from insitu.bigdl.convert import Converted
+from insitu.bigdl.converted import Converted
 from insitu.cluster.executors import is_local
 from insitu.errors import UserError
 

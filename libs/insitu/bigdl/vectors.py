@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from insitu.bigdl.convert import Converted
+from insitu.bigdl.converted import Converted
 from insitu.cluster.filesystem import open_filesystem
 
 

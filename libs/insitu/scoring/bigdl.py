@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
-from insitu.bigdl.convert import Converted, convert
+from insitu.bigdl.convert import convert
+from insitu.bigdl.converted import Converted
 from insitu.bigdl.vectors import write_start
 from insitu.cluster.executors import executor_cores
 from insitu.cluster.filesystem import qualify

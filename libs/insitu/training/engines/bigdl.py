@@ -1,6 +1,6 @@
 """The BigDL engine: the Keras topology, converted, trained by dllib's layers in the executors' JVMs.
 
-Synchronous data parallelism with one worker an executor: gradients cross through Spark's block manager, as
+Synchronous data parallelism: gradients cross through Spark's block manager, as
 BigDL does it (Dai et al. 2019, arXiv:1804.05839, section 3.3), and no Python runs in an executor.
 """
 
@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from insitu.artifact import upload
-from insitu.bigdl.convert import Converted, convert
+from insitu.bigdl.convert import convert
+from insitu.bigdl.converted import Converted
 from insitu.bigdl.memory import check_memory, estimate
 from insitu.bigdl.trainer import Trainer
 from insitu.bigdl.vectors import write_start, write_vector

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from insitu.artifact import upload
-from insitu.bigdl.convert import Converted
+from insitu.bigdl.converted import Converted
 from insitu.bigdl.trainer import Trainer
 from insitu.bigdl.vectors import read_vector, write_start
 from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, open_filesystem, persist
