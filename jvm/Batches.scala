@@ -20,10 +20,10 @@ import org.apache.hadoop.conf.Configuration
 
 /** Decoded rows.
   *
-  * @param images [rows, C, h, w], whole numbers 0..255.
+  * @param inputs [rows, C, h, w]; of images whole numbers 0..255.
   * @param labels [rows, K].
   */
-final case class Batch(images: Array[Float], labels: Array[Float], rows: Int)
+final case class Batch(inputs: Array[Float], labels: Array[Float], rows: Int)
 
 /** Training batches of one worker without end, decoded ahead.
   *
@@ -218,21 +218,37 @@ private[insitu] object Decoding {
 
   /** Decodes rows.
     *
-    * @param change what becomes of a row's pixels, uint8 [h, w, C], given its index.
+    * @param change what becomes of an image's pixels, uint8 [h, w, C], given the row's index.
     */
   def batch(rows: Array[Row], source: Source)(change: (Array[Byte], Int) => Array[Byte]): Batch = {
     val plane = source.height * source.width
-    val images = new Array[Float](rows.length * source.channels * plane)
+    val inputs = new Array[Float](rows.length * source.size)
     for ((row, index) <- rows.zipWithIndex) {
       if (Thread.interrupted()) throw new InterruptedException
-      val decoded = BadRow.naming(row.place) {
-        Images.decode(row.image, source.height, source.width, source.channels)
+      row.input match {
+        case StoredTensor(values) =>
+          for (channel <- 0 until source.channels)
+            spread(values, channel, source.channels, inputs, (index * source.channels + channel) * plane)
+        case StoredImage(bytes) =>
+          val pixels = change(
+            BadRow.naming(row.place)(Images.decode(bytes, source.height, source.width, source.channels)),
+            index
+          )
+          for (channel <- 0 until source.channels)
+            spread(pixels, channel, source.channels, inputs, (index * source.channels + channel) * plane)
       }
-      val pixels = change(decoded, index)
-      for (channel <- 0 until source.channels)
-        spread(pixels, channel, source.channels, images, (index * source.channels + channel) * plane)
     }
-    Batch(images, rows.flatMap(_.label), rows.length)
+    Batch(inputs, rows.flatMap(_.label), rows.length)
+  }
+
+  /** Writes one channel of float [h, w, C] as a plane. */
+  private def spread(values: Array[Float], channel: Int, channels: Int, to: Array[Float], start: Int): Unit = {
+    var (from, target) = (channel, start)
+    while (from < values.length) {
+      to(target) = values(from)
+      from += channels
+      target += 1
+    }
   }
 
   /** Writes one channel of uint8 [h, w, C] as a plane. */

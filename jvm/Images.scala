@@ -240,30 +240,46 @@ private[insitu] final case class NumpyArray(
     data: ByteBuffer
 ) {
 
-  /** The numbers in stored order. */
-  def numbers: Array[Double] = Array.tabulate(shape.product) { i =>
-    (kind, itemBytes) match {
-      case ('b', 1) | ('i', 1) => data.get(i).toDouble
-      case ('u', 1)            => (data.get(i) & 0xff).toDouble
-      case ('i', 2)            => data.getShort(2 * i).toDouble
-      case ('u', 2)            => data.getChar(2 * i).toDouble
-      case ('i', 4)            => data.getInt(4 * i).toDouble
-      case ('u', 4)            => (data.getInt(4 * i) & 0xffffffffL).toDouble
-      case ('i' | 'u', 8)      => data.getLong(8 * i).toDouble
-      case ('f', 2)            => half(data.getShort(2 * i))
-      case ('f', 4)            => data.getFloat(4 * i).toDouble
-      case ('f', 8)            => data.getDouble(8 * i)
-      case _                   => throw new BadValue(s"array of $kind$itemBytes, expected numbers")
-    }
+  /** The numbers in row-major order, rounded once. */
+  def floats: Array[Float] = {
+    val values = new Array[Float](shape.product)
+    for (i <- values.indices) values(i) = float(if (fortran) place(i) else i)
+    values
   }
 
-  private def half(bits: Short): Double = {
+  /** Where number `i` of the row-major order is stored if the first index runs fastest. */
+  private def place(i: Int): Int = {
+    var (left, stride, at) = (i, shape.product, 0)
+    for (axis <- shape.indices.reverse) {
+      stride /= shape(axis)
+      at += left % shape(axis) * stride
+      left /= shape(axis)
+    }
+    at
+  }
+
+  private def float(i: Int): Float = (kind, itemBytes) match {
+    case ('b', 1) | ('i', 1) => data.get(i).toFloat
+    case ('u', 1)            => (data.get(i) & 0xff).toFloat
+    case ('i', 2)            => data.getShort(2 * i).toFloat
+    case ('u', 2)            => data.getChar(2 * i).toFloat
+    case ('i', 4)            => data.getInt(4 * i).toFloat
+    case ('u', 4)            => (data.getInt(4 * i) & 0xffffffffL).toFloat
+    case ('i', 8)            => data.getLong(8 * i).toFloat
+    case ('u', 8)            => Tensors.unsigned(data.getLong(8 * i))
+    case ('f', 2)            => half(data.getShort(2 * i))
+    case ('f', 4)            => data.getFloat(4 * i)
+    case ('f', 8)            => data.getDouble(8 * i).toFloat
+    case _                   => throw new BadValue(s"array of $kind$itemBytes, expected numbers")
+  }
+
+  private def half(bits: Short): Float = {
     val (exponent, fraction) = ((bits >> 10) & 31, bits & 1023)
     val size =
       if (exponent == 31) Double.NaN
       else if (exponent == 0) fraction * math.pow(2, -24)
       else (1024 + fraction) * math.pow(2, exponent - 25)
-    if (bits < 0) -size else size
+    (if (bits < 0) -size else size).toFloat
   }
 }
 

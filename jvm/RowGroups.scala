@@ -22,6 +22,7 @@ import org.apache.parquet.hadoop.metadata.ColumnChunkMetaData
 import org.apache.parquet.hadoop.util.HadoopInputFile
 import org.apache.parquet.hadoop.{CodecFactory, ParquetFileReader}
 import org.apache.parquet.io.api.PrimitiveConverter
+import org.apache.parquet.schema.LogicalTypeAnnotation.IntLogicalTypeAnnotation
 import org.apache.parquet.schema.PrimitiveType.PrimitiveTypeName._
 import org.apache.spark.sql.SparkSession
 import org.json4s.{DefaultFormats, Formats}
@@ -29,15 +30,16 @@ import org.json4s.jackson.JsonMethods
 
 /** Where rows come from and what they become.
   *
-  * @param image, label names of the columns.
-  * @param imageForm encoded, binary_file, spark_image, huggingface or petastorm, as in `insitu.data.columns`.
+  * @param input, label names of the columns.
+  * @param inputForm as in `insitu.data`: of images encoded, binary_file, spark_image, huggingface or petastorm, of tensors
+  *   list or ndarray.
   * @param labelForm integer or multi_hot.
   * @param labelWidth numbers in a label: 1 for integer, K for multi_hot.
-  * @param height, width, channels of the decoded images.
+  * @param height, width, channels of what the network reads.
   */
 final case class Source(
-    image: String,
-    imageForm: String,
+    input: String,
+    inputForm: String,
     label: String,
     labelForm: String,
     labelWidth: Int,
@@ -46,16 +48,18 @@ final case class Source(
     channels: Int
 ) {
 
-  /** What a network reads of `rows` rows of a batch, from row `from` on: `scale` times the pixels plus `offset`, float
+  /** Numbers in a row's input. */
+  def size: Int = height * width * channels
+
+  /** What a network reads of `rows` rows of a batch, from row `from` on: `scale` times the values plus `offset`, float
     * [rows, C, h, w]; zero beyond the batch's end.
     */
-  def pixels(batch: Batch, from: Int, rows: Int, scale: Float, offset: Float): Tensor[Float] = {
-    val size = channels * height * width
+  def networkInput(batch: Batch, from: Int, rows: Int, scale: Float, offset: Float): Tensor[Float] = {
     val values = new Array[Float](rows * size)
     val filled = math.max(0, math.min(rows, batch.rows - from)) * size
     var i = 0
     while (i < filled) {
-      values(i) = batch.images(from * size + i) * scale + offset
+      values(i) = batch.inputs(from * size + i) * scale + offset
       i += 1
     }
     Tensor[Float](Storage(values), 1, Array(rows, channels, height, width))
@@ -115,13 +119,21 @@ object Shards {
   }
 }
 
+/** What a window holds of a row's input. */
+private[insitu] sealed trait Stored
+
+/** @param bytes that `Images.decode` takes */
+private[insitu] final case class StoredImage(bytes: Array[Byte]) extends Stored
+
+/** @param values [h, w, C], finite */
+private[insitu] final case class StoredTensor(values: Array[Float]) extends Stored
+
 /** A row as it is stored.
   *
-  * @param image bytes that `Images.decode` takes.
   * @param label `Source.labelWidth` numbers.
   * @param place the file, row group and row, for messages.
   */
-private[insitu] final case class Row(image: Array[Byte], label: Array[Float], place: String)
+private[insitu] final case class Row(input: Stored, label: Array[Float], place: String)
 
 /** Reads rows of row groups; of a row group that spans several windows no row is read twice.
   *
@@ -141,7 +153,7 @@ private[insitu] final class RowGroupCursor(source: Source, hadoop: Configuration
     piece.offsets.map { row =>
       if (Thread.interrupted()) throw new InterruptedException
       val place = s"${piece.path}, row group ${piece.rowGroup}, row $row"
-      BadRow.naming(place)(Row(image(row), label(row), place))
+      BadRow.naming(place)(Row(input(row), label(row), place))
     }
   }
 
@@ -159,14 +171,21 @@ private[insitu] final class RowGroupCursor(source: Source, hadoop: Configuration
         s"${piece.path} has ${file.rowGroups} row groups, number ${piece.rowGroup} was planned: the data has changed " +
           "since the run began"
       )
-    group = file.rowGroup(piece.rowGroup, imageLeaves.map(file.at) :+ file.only(source.label))
+    group = file.rowGroup(piece.rowGroup, inputLeaves :+ file.only(source.label))
     from = (piece.path, piece.rowGroup)
   }
 
-  private def imageLeaves: Seq[Seq[String]] = source.imageForm match {
-    case "huggingface" => Seq(Seq(source.image, "bytes"))
-    case "spark_image" => Seq("height", "width", "nChannels", "data").map(Seq(source.image, _))
-    case _             => Seq(Seq(source.image))
+  private def inputLeaves: Seq[ColumnDescriptor] = source.inputForm match {
+    case "huggingface" => Seq(file.at(Seq(source.input, "bytes")))
+    case "spark_image" => Seq("height", "width", "nChannels", "data").map(name => file.at(Seq(source.input, name)))
+    case "list"        => Seq(file.only(source.input))
+    case _             => Seq(file.at(Seq(source.input)))
+  }
+
+  private def input(row: Int): Stored = source.inputForm match {
+    case "list"    => StoredTensor(Tensors.finite(group.leaves.head.floats(row, source.size)))
+    case "ndarray" => StoredTensor(Tensors.fromNumpy(image(row), source))
+    case _         => StoredImage(image(row))
   }
 
   private def image(row: Int): Array[Byte] = group.leaves.init match {
@@ -188,7 +207,7 @@ private[insitu] final class RowGroupCursor(source: Source, hadoop: Configuration
       case BOOLEAN => leaf.all(row, value => if (value.getBoolean) 1f else 0f)
       case FLOAT   => leaf.all(row, _.getFloat)
       case DOUBLE  => leaf.all(row, _.getDouble.toFloat)
-      case BINARY  => NumpyArray.parse(leaf.one(row, _.getBinary.getBytes)).numbers.map(_.toFloat)
+      case BINARY  => NumpyArray.parse(leaf.one(row, _.getBinary.getBytes)).floats
       case other   => throw new BadValue(s"label of type $other, expected numbers")
     }
     if (label.length != source.labelWidth)
@@ -281,6 +300,11 @@ private[insitu] final class Leaf(column: ColumnDescriptor, pages: ChunkPages, cr
 
   val kind = column.getPrimitiveType.getPrimitiveTypeName
 
+  private val unsigned = column.getPrimitiveType.getLogicalTypeAnnotation match {
+    case number: IntLogicalTypeAnnotation => !number.isSigned
+    case _                                => false
+  }
+
   /** The value of a row.
     *
     * @throws BadValue null, a list, or beyond the last row.
@@ -293,13 +317,29 @@ private[insitu] final class Leaf(column: ColumnDescriptor, pages: ChunkPages, cr
   def integer(row: Int): Int =
     if (kind == INT64) one(row, _.getLong.toInt) else one(row, _.getInteger)
 
+  /** The numbers of a row's list, at any depth, rounded once.
+    *
+    * @throws BadValue null, another number of values than `count`, no numbers, or beyond the last row.
+    */
+  def floats(row: Int, count: Int): Array[Float] = {
+    seek(row)
+    val found = new Array[Float](count)
+    var size = 0
+    record { () =>
+      if (isNull) throw new BadValue(s"$name is null")
+      if (size < count) found(size) = float() else skip()
+      size += 1
+    }
+    if (size != count) throw new BadValue(s"list of $size, expected $count")
+    found
+  }
+
   /** The values of a row, several where the column is a list.
     *
     * @throws BadValue null, empty, or beyond the last row.
     */
   def all[T: ClassTag](row: Int, read: ColumnReader => T): Array[T] = {
-    if (row >= rows) throw new BadValue(s"the row group has $rows rows: the data has changed since the run began")
-    while (next < row) record(skip)
+    seek(row)
     val found = Array.newBuilder[T]
     record { () =>
       if (isNull) throw new BadValue(s"$name is null")
@@ -309,6 +349,21 @@ private[insitu] final class Leaf(column: ColumnDescriptor, pages: ChunkPages, cr
   }
 
   def close(): Unit = pages.close()
+
+  private def seek(row: Int): Unit = {
+    if (row >= rows) throw new BadValue(s"the row group has $rows rows: the data has changed since the run began")
+    while (next < row) record(skip)
+  }
+
+  private def float(): Float = kind match {
+    case FLOAT             => values.getFloat
+    case DOUBLE            => values.getDouble.toFloat
+    case INT32 if unsigned => (values.getInteger & 0xffffffffL).toFloat
+    case INT32             => values.getInteger.toFloat
+    case INT64 if unsigned => Tensors.unsigned(values.getLong)
+    case INT64             => values.getLong.toFloat
+    case other             => throw new BadValue(s"$name of type $other, expected numbers")
+  }
 
   private def name: String = column.getPath.mkString(".")
   private def isNull: Boolean = values.getCurrentDefinitionLevel < column.getMaxDefinitionLevel

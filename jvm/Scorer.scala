@@ -17,10 +17,9 @@ import java.util.concurrent.LinkedBlockingDeque
   * @param threads of an executor, that mkldnn computes on together.
   * @param batch rows that are scored together.
   * @param topology JSON for `Network.build`.
-  * @param scale, offset what the network reads is `scale` times the pixel plus `offset`.
+  * @param scale, offset what the network reads is `scale` times the value plus `offset`.
   * @param activation for `Head`.
-  * @param image, imageForm the column, as for `Source`.
-  * @param height, width, channels of the decoded images.
+  * @param input, inputForm the column, and height, width, channels of what the network reads, as for `Source`.
   */
 private[insitu] final case class Scoring(
     digest: String,
@@ -31,8 +30,8 @@ private[insitu] final case class Scoring(
     scale: Float,
     offset: Float,
     activation: String,
-    image: String,
-    imageForm: String,
+    input: String,
+    inputForm: String,
     height: Int,
     width: Int,
     channels: Int
@@ -41,7 +40,7 @@ private[insitu] final case class Scoring(
   /** Two that share it can share networks. */
   def network: (String, String, Int) = (digest, engine, batch)
 
-  def source: Source = Source(image, imageForm, label = "", labelForm = "", labelWidth = 0, height, width, channels)
+  def source: Source = Source(input, inputForm, label = "", labelForm = "", labelWidth = 0, height, width, channels)
 }
 
 private[insitu] object Scoring {
@@ -58,8 +57,8 @@ object Scorer {
 
   /** Adds a column `scores`, array<float> [K], to those of `frame`. No job is run; rows keep their order.
     *
-    * Memory holds a batch of rows a task. A row whose image cannot be decoded fails the job with `BadValue`, which
-    * names the task's partition and the row within it, both from 0.
+    * Memory holds a batch of rows a task. A row that cannot be read fails the job with `BadValue`, which names the
+    * task's partition and the row within it, both from 0.
     *
     * @param scoringJson for `Scoring.parse`.
     * @param weights URI of a directory with the vectors `parameters` and `statistics`; they are read at once.
@@ -70,7 +69,7 @@ object Scorer {
     val Seq(parameters, statistics) =
       Seq("parameters", "statistics").map(name => Vectors.read(s"$weights/$name", sc.hadoopConfiguration))
     val model = sc.broadcast(ScoringModel(scoring, parameters, statistics))
-    val column = frame.schema.fieldIndex(scoring.image)
+    val column = frame.schema.fieldIndex(scoring.input)
     val schema = frame.schema.add("scores", ArrayType(FloatType, containsNull = false), nullable = false)
     frame.mapPartitions(rows => if (rows.isEmpty) rows else scored(rows, column, model.value))(Encoders.row(schema))
   }
@@ -80,11 +79,11 @@ object Scorer {
     val loaded = LoadedModels.lease(model)
     task.addTaskCompletionListener[Unit](_ => LoadedModels.giveBack(loaded))
     rows.zipWithIndex.grouped(scoring.batch).flatMap { group =>
-      val stored = group.map { case (row, index) =>
+      val batch = group.map { case (row, index) =>
         val place = s"partition ${task.partitionId()}, row $index"
-        Row(BadRow.naming(place)(payload(row, column, scoring)), Array.empty, place)
+        Row(BadRow.naming(place)(stored(row, column, scoring)), Array.empty, place)
       }
-      val scores = loaded.scores(Decoding.batch(stored.toArray, source)((pixels, _) => pixels))
+      val scores = loaded.scores(Decoding.batch(batch.toArray, source)((pixels, _) => pixels))
       val classes = scores.length / group.length
       group.iterator.zip(scores.grouped(classes)).map { case ((row, _), own) =>
         FrameRow.fromSeq(row.toSeq :+ own.toSeq)
@@ -92,12 +91,14 @@ object Scorer {
     }
   }
 
-  private def payload(row: FrameRow, column: Int, scoring: Scoring): Array[Byte] = {
-    if (row.isNullAt(column)) throw new BadValue(s"${scoring.image} is null")
-    scoring.imageForm match {
-      case "huggingface" => row.getStruct(column).getAs[Array[Byte]]("bytes")
-      case "spark_image" => fromSparkImage(row.getStruct(column))
-      case _             => row.getAs[Array[Byte]](column)
+  private def stored(row: FrameRow, column: Int, scoring: Scoring): Stored = {
+    if (row.isNullAt(column)) throw new BadValue(s"${scoring.input} is null")
+    scoring.inputForm match {
+      case "list"        => StoredTensor(Tensors.fromList(row.getSeq[Any](column), scoring.source))
+      case "ndarray"     => StoredTensor(Tensors.fromNumpy(row.getAs[Array[Byte]](column), scoring.source))
+      case "huggingface" => StoredImage(row.getStruct(column).getAs[Array[Byte]]("bytes"))
+      case "spark_image" => StoredImage(fromSparkImage(row.getStruct(column)))
+      case _             => StoredImage(row.getAs[Array[Byte]](column))
     }
   }
 
@@ -131,7 +132,7 @@ private[insitu] final class LoadedModel(model: ScoringModel) {
 
   /** [rows, K], flat; the network gets a full batch, filled up with zeros. */
   def scores(decoded: Batch): Array[Float] = {
-    val input = source.pixels(decoded, from = 0, batch, scale, offset)
+    val input = source.networkInput(decoded, from = 0, batch, scale, offset)
     val all = withNetwork(network => Worker.values(network.forward(input).contiguous()).clone())
     val kept = all.take(decoded.rows * all.length / batch)
     head.score(kept, decoded.rows)

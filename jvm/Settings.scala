@@ -13,7 +13,7 @@ import org.json4s.jackson.JsonMethods
   * @param truncated for `Exchange`.
   * @param topology JSON for `Network.build`.
   * @param segments the variables in the flat vector of parameters.
-  * @param scale, offset what the network reads is `scale` times the pixel plus `offset`.
+  * @param scale, offset what the network reads is `scale` times the value plus `offset`.
   * @param activation, classWeights for `Head`.
   * @param source JSON for `Source.parse`.
   * @param augment JSON for `Augment.parse`.

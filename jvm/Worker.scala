@@ -163,7 +163,7 @@ final class Worker(
     network.zeroGradients()
     if (rows == 0) return 0
     network.seedDropout(dropoutSeed)
-    val input = source.pixels(batch, from, rows, scale, offset)
+    val input = source.networkInput(batch, from, rows, scale, offset)
     val gradient = network.forward(input).contiguous().clone()
     val labels = batch.labels.slice(from * source.labelWidth, (from + rows) * source.labelWidth)
     val logits = Worker.values(gradient)
@@ -177,7 +177,7 @@ final class Worker(
   private def scores(batch: Batch): Array[Float] = {
     val parts = Worker.shares(localBatch, networks.length)
     val found = parallel(networks.zip(parts).map { case (network, (from, rows)) =>
-      () => Worker.values(network.forward(source.pixels(batch, from, rows, scale, offset)).contiguous())
+      () => Worker.values(network.forward(source.networkInput(batch, from, rows, scale, offset)).contiguous())
     }).toArray.flatten
     val logits = found.take(batch.rows * found.length / localBatch)
     head.score(logits, batch.rows)

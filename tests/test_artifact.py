@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,10 @@ from tensorflow import keras
 
 import insitu
 from insitu import artifact
-from insitu.artifact import Preprocessing, Signature, Tensor, publish, verified
+from insitu.artifact import ImagePreprocessing, Signature, Tensor, TensorPreprocessing, publish, verified
 from insitu.data.decode import BadImage, decode
 from insitu.data.png import encode_png
+from insitu.data.tensors import BadTensor
 from insitu.errors import UserError
 from insitu.models import build
 
@@ -28,7 +30,7 @@ SIGNATURE = Signature(
     inputs=(Tensor("image", "uint8", (None, 31, 33, 1), "NHWC"),),
     outputs=(Tensor("scores", "float32", (None, 2), "NK"),),
     class_names=("Mass", "Nodule"),
-    preprocessing=Preprocessing("insitu.data.decode.decode", (31, 33), 1),
+    preprocessing=ImagePreprocessing((31, 33), 1),
 )
 
 
@@ -170,8 +172,43 @@ def test_what_is_no_model_directory_is_refused(tmp_path: Path) -> None:
             insitu.load(str(wrong))
 
 
-def test_signature_survives_json() -> None:
-    assert Signature.from_json(json.loads(json.dumps(SIGNATURE.to_json()))) == SIGNATURE
+TENSOR_SIGNATURE = replace(
+    SIGNATURE,
+    inputs=(Tensor("tensor", "float32", (None, 31, 33, 1), "NHWC"),),
+    preprocessing=TensorPreprocessing((31, 33)),
+)
+
+
+@pytest.mark.parametrize("signature", [SIGNATURE, TENSOR_SIGNATURE], ids=["image", "tensor"])
+def test_signature_survives_json(signature: Signature) -> None:
+    assert Signature.from_json(json.loads(json.dumps(signature.to_json()))) == signature
+
+
+def test_preprocessing_is_written_as_a_function_and_its_arguments() -> None:
+    """As it has been since the first model directories, which are still read."""
+    image, tensor = (signature.to_json()["preprocessing"] for signature in (SIGNATURE, TENSOR_SIGNATURE))
+    assert image == {"function": "insitu.data.decode.decode", "size": (31, 33), "channels": 1}
+    assert tensor == {"function": "insitu.data.tensors.read_tensor", "shape": (31, 33)}
+
+
+def test_preprocessing_of_another_version_is_refused() -> None:
+    later = SIGNATURE.to_json() | {"preprocessing": {"function": "insitu.data.audio.decode", "rate": 16000}}
+    with pytest.raises(UserError, match=r"signature\.json: preprocessing is insitu\.data\.audio\.decode, unknown here"):
+        Signature.from_json(later)
+
+
+def test_loaded_model_of_tensors_preprocesses_lists_and_arrays(tmp_path: Path) -> None:
+    network = build("squeezenet", size=(31, 33), channels=1, outputs=2, activation="sigmoid", input="tensor")
+    write_model(tmp_path / "source", network)
+    artifact.write_json(tmp_path / "source" / artifact.SIGNATURE, TENSOR_SIGNATURE.to_json())
+    publish(tmp_path / "source", str(tmp_path / "model"))
+    loaded = insitu.load(str(tmp_path / "model"))
+    window = np.random.default_rng(2).normal(size=(31, 33)).astype(np.float32)
+    for value in (window, window.tolist(), window.ravel().tolist()):
+        np.testing.assert_array_equal(loaded.preprocess(value), window[:, :, None])
+    np.testing.assert_array_equal(loaded.model(window[None, :, :, None]), network(window[None, :, :, None]))
+    with pytest.raises(BadTensor, match="list of 2, expected 1023"):
+        loaded.preprocess([1.0, 2.0])
 
 
 def test_loaded_model_predicts_as_the_saved_one(model: Path, trained: keras.Model) -> None:

@@ -15,7 +15,7 @@ from insitu.errors import UserError
 from insitu.recipe import PlateauDecay, load, parse
 
 SEED = 1711
-TREE = {
+TREE: dict[str, Any] = {
     "task": {"kind": "multiclass"},
     "data": {"size": [32, 32]},
     "model": {"name": "squeezenet"},
@@ -114,6 +114,67 @@ def test_wrong_value_is_refused_with_its_key(key: str, value: Any, problem: str)
         parse(tree_with(key, value))
     assert refused.value.setting.startswith(key)
     assert "\n" not in str(refused.value)
+
+
+TENSOR = {"size": None, "tensor_shape": [64, 32]}
+
+
+@pytest.mark.parametrize(
+    ("data", "training", "told"),
+    [
+        (
+            {"size": None},
+            {},
+            "data.tensor_shape: neither data.size, for images, nor data.tensor_shape, for",
+        ),
+        (
+            {"tensor_shape": [64, 32]},
+            {},
+            "data.tensor_shape: data.size is of images, data.tensor_shape of",
+        ),
+        (TENSOR | {"tensor_shape": [64]}, {}, "data.tensor_shape: tuple should have at least 2 items"),
+        (TENSOR | {"tensor_shape": [4, 4, 4, 4]}, {}, "data.tensor_shape: tuple should have at most 3 items"),
+        (TENSOR | {"tensor_shape": [64, 0]}, {}, "data.tensor_shape.1: input should be greater than 0, got 0"),
+        (TENSOR | {"channels": 3}, {}, "data.channels: 3, which is for images, and data.tensor_shape reads tensors"),
+        (TENSOR | {"image_column": "scan"}, {}, "data.image_column: scan, which is for images, and data.tensor_shape"),
+        ({"tensor_column": "x"}, {}, "data.tensor_column: x, which is for tensors, and data.size reads images"),
+        (
+            TENSOR,
+            {"augment": {"flip": True}},
+            "training: augment.flip changes images, and data.tensor_shape",
+        ),
+        (
+            TENSOR,
+            {"augment": {"crop": 0.1}},
+            "training: augment.crop changes images, and data.tensor_shape",
+        ),
+    ],
+)
+def test_keys_of_images_and_of_tensors_exclude_each_other(
+    data: dict[str, Any], training: dict[str, Any], told: str
+) -> None:
+    tree = copy.deepcopy(TREE)
+    tree["data"] |= data
+    tree["training"] |= training
+    with pytest.raises(UserError) as refused:
+        parse(tree)
+    assert str(refused.value).startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("data", "size", "channels"),
+    [
+        ({"size": [32, 48]}, (32, 48), 3),
+        ({"size": [32, 48], "channels": 1}, (32, 48), 1),
+        ({"tensor_shape": [64, 32]}, (64, 32), 1),
+        ({"tensor_shape": [64, 32, 5], "tensor_column": "pileup"}, (64, 32), 5),
+    ],
+)
+def test_an_image_or_a_tensor_is_a_map(data: dict[str, Any], size: tuple[int, int], channels: int) -> None:
+    recipe = parse(tree_with("data", data))
+    assert (recipe.data.map_size, recipe.data.map_channels) == (size, channels)
+    assert recipe.data.input == ("image" if "size" in data else "tensor")
+    assert parse(yaml.safe_load(recipe.to_yaml())) == recipe
 
 
 @pytest.mark.parametrize("key", ["training.epochs", "training.optimizer.name", "training.optimizer.learning_rate"])

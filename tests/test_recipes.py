@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from insitu import models
 from insitu.data.synthetic import write_xrays
 from insitu.data.xray import CLASSES
 from insitu.errors import UserError
 from insitu.recipe import PlateauDecay, Recipe, load
 from insitu.recipe.schema import SGD
 from insitu.training.prepare import prepare
+from insitu.training.run import check
 from insitu.training.worker import learning_rate
 
 ROOT = Path(__file__).parent.parent
@@ -72,7 +72,7 @@ def test_the_recipes_are_all_there() -> None:
 class TestEveryRecipe:
     def test_is_valid(self, path: Path) -> None:
         loaded = load(path)
-        models.check(loaded.model.name, size=loaded.data.size, options=loaded.model.options)
+        check(loaded)
 
     def test_opens_as_a_manual(self, path: Path) -> None:
         for part in ("System", "Data", "Run", "Expect", "Override"):

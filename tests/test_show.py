@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from insitu import artifact
-from insitu.artifact import Preprocessing, Signature, Tensor
+from insitu.artifact import ImagePreprocessing, Signature, Tensor
 
 SIGNATURE = Signature(
     task="multilabel",
     inputs=(Tensor("image", "uint8", (None, 96, 96, 1), "NHWC"),),
     outputs=(Tensor("scores", "float32", (None, 2), "NK"),),
     class_names=("Mass", "Hernia"),
-    preprocessing=Preprocessing("insitu.data.decode.decode", (96, 96), 1),
+    preprocessing=ImagePreprocessing((96, 96), 1),
 )
 METRICS = {"loss": 0.25, "accuracy": 0.9125, "auc": {"Mass": 0.8765, "Hernia": None}, "auc_macro": 0.8765}
 PROVENANCE = {

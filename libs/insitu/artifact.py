@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
 
 from insitu.cluster.filesystem import open_filesystem
@@ -32,7 +32,6 @@ QUARANTINE = "quarantine.parquet"
 PREDICTIONS = "predictions.parquet"
 STEPS = "steps.jsonl"
 TENSORBOARD = "tensorboard"
-DECODER = "insitu.data.decode.decode"
 
 
 @dataclass(frozen=True)
@@ -46,12 +45,23 @@ class Tensor:
 
 
 @dataclass(frozen=True)
-class Preprocessing:
-    """How a stored image becomes the model's input: `function`, which is `DECODER`, and its arguments."""
+class ImagePreprocessing:
+    """How a stored image becomes the model's input: the arguments of `FUNCTION`."""
 
-    function: str
+    FUNCTION: ClassVar = "insitu.data.decode.decode"
     size: tuple[int, int]
     channels: int
+
+
+@dataclass(frozen=True)
+class TensorPreprocessing:
+    """How a stored tensor becomes the model's input: the arguments of `FUNCTION`."""
+
+    FUNCTION: ClassVar = "insitu.data.tensors.read_tensor"
+    shape: tuple[int, ...]
+
+
+Preprocessing = ImagePreprocessing | TensorPreprocessing
 
 
 @dataclass(frozen=True)
@@ -65,17 +75,31 @@ class Signature:
     preprocessing: Preprocessing
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        preprocessing = {"function": self.preprocessing.FUNCTION, **asdict(self.preprocessing)}
+        return asdict(self) | {"preprocessing": preprocessing}
 
     @classmethod
     def from_json(cls, tree: dict[str, Any]) -> "Signature":
+        """The inverse of `to_json`.
+
+        Raises:
+            UserError: a preprocessing that this version does not have.
+        """
         return cls(
             task=tree["task"],
             inputs=tuple(Tensor(**{**entry, "shape": tuple(entry["shape"])}) for entry in tree["inputs"]),
             outputs=tuple(Tensor(**{**entry, "shape": tuple(entry["shape"])}) for entry in tree["outputs"]),
             class_names=tuple(tree["class_names"]),
-            preprocessing=Preprocessing(**{**tree["preprocessing"], "size": tuple(tree["preprocessing"]["size"])}),
+            preprocessing=_preprocessing(**tree["preprocessing"]),
         )
+
+
+def _preprocessing(*, function: str, **arguments: Any) -> Preprocessing:
+    if function == ImagePreprocessing.FUNCTION:
+        return ImagePreprocessing(tuple(arguments["size"]), arguments["channels"])
+    if function == TensorPreprocessing.FUNCTION:
+        return TensorPreprocessing(tuple(arguments["shape"]))
+    raise UserError(SIGNATURE, f"preprocessing is {function}, unknown here", "use the version that made it")
 
 
 def check_free(uri: str, *, setting: str = "--output") -> None:

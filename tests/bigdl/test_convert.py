@@ -380,9 +380,17 @@ REFUSED: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
     "ReLU with max_value=6.0 (layer x)": layers.ReLU(6.0, name="x"),
     "Dropout with noise_shape=(None, 1, 1, 3) (layer x)": layers.Dropout(0.5, (None, 1, 1, 3), name="x"),
     "Activation with activation=softmax (layer x)": layers.Activation("softmax", name="x"),
-    "Rescaling but one of the input (layer x)": layers.Rescaling(2.0, name="x"),
+    "Rescaling but one of a uint8 input (layer x)": layers.Rescaling(2.0, name="x"),
     "ReLU that is called 2 times (layer x)": (lambda relu: lambda x: relu(relu(x)))(layers.ReLU(name="x")),
 }
+
+
+def test_a_float_input_is_taken_as_it_is() -> None:
+    """M-CNN pools and convolves its input, and is else the same network."""
+    arguments = {"size": (64, 70), "channels": 3, "outputs": 2, "activation": "softmax", "options": {"width": 0.25}}
+    image, tensor = (convert(build("mcnn", input=input, **arguments)) for input in ("image", "tensor"))  # type: ignore[arg-type]
+    assert (tensor.scale, tensor.offset) == (1, 0)
+    assert tensor.topology == image.topology.replace('"rescale"', '"tensor"')
 
 
 class TestRefusals:
@@ -425,9 +433,9 @@ class TestRefusals:
     def test_an_input_of_another_form(self) -> None:
         with pytest.raises(UserError, match="no input of the shape"):
             convert(image_model((None, None), layers.Conv2D(4, 3), pooled=True))
-        image = keras.Input((6, 6, 3))
-        with pytest.raises(UserError, match=r"no Conv2D of the input before a Rescaling \(layer x\)"):
-            convert(keras.Model(image, layers.Conv2D(4, 3, name="x")(image)))
+        image = keras.Input((6, 6, 3), dtype="uint8")
+        with pytest.raises(UserError, match=r"no MaxPooling2D of the input before a Rescaling \(layer x\)"):
+            convert(keras.Model(image, layers.MaxPooling2D(2, name="x")(image)))
         with pytest.raises(UserError, match=r"no Rescaling by several numbers \(layer x\)"):
             convert(keras.Model(image, layers.Rescaling([1.0, 2.0, 3.0], name="x")(image)))
 

@@ -22,6 +22,9 @@ from pyspark.sql import functions as F
 from image_conventions import CONVENTIONS, PICTURES
 from image_data import as_npy, as_npz, as_uri, encode, numbered, picture, save, write_table
 from insitu.data.decode import decode
+from insitu.data.readers import READERS
+from insitu.data.tensors import read_tensors
+from tensor_data import ARRAYS, DTYPES, FLOATS, INTEGERS, LISTED, SHAPE, column, extremes
 
 RGB = np.asarray(Image.fromarray(picture(1, shape=(9, 7, 3))).resize((47, 61)))
 GRAY = np.ascontiguousarray(RGB[:, :, 0])
@@ -73,7 +76,7 @@ class Jvm:
         return self.classes.Shard(self.array(self.classes.Piece, made))
 
     def source(self, **values: Any) -> Any:
-        usual = {"image": "image", "imageForm": "encoded", "label": "label", "labelForm": "integer", "labelWidth": 1}
+        usual = {"input": "image", "inputForm": "encoded", "label": "label", "labelForm": "integer", "labelWidth": 1}
         return self.classes.Source(*(usual | {"height": 8, "width": 8, "channels": 1} | values).values())
 
     def training(self, shard: Any, source: Any, **changes: Any) -> Any:
@@ -87,7 +90,7 @@ class Jvm:
     def rows(self, batch: Any, source: Any) -> tuple[np.ndarray, np.ndarray]:
         """A batch's images [B, C, h, w] and labels [B, K]."""
         shape = batch.rows(), source.channels(), source.height(), source.width()
-        return self.floats(batch.images(), *shape), self.floats(batch.labels(), batch.rows(), source.labelWidth())
+        return self.floats(batch.inputs(), *shape), self.floats(batch.labels(), batch.rows(), source.labelWidth())
 
     def in_order(self, shard: Any, source: Any) -> tuple[np.ndarray, np.ndarray]:
         """All of a shard's rows as they are stored."""
@@ -387,7 +390,7 @@ def test_every_image_convention_gives_its_pictures(
         labelled = jvm.spark.read.parquet(str(stored)).withColumn("label", F.monotonically_increasing_id())
         labelled.write.parquet(str(tmp_path / "labelled"))
         path = as_uri(next((tmp_path / "labelled").glob("*.parquet")))
-    source = jvm.source(image=name, imageForm=form, height=6, width=5, channels=3)
+    source = jvm.source(input=name, inputForm=form, height=6, width=5, channels=3)
     images, labels = jvm.in_order(jvm.shard((path, 0, range(5))), source)
     np.testing.assert_array_equal(images, np.stack(PICTURES).transpose(0, 3, 1, 2))
     np.testing.assert_array_equal(labels[:, 0], range(5))
@@ -399,7 +402,7 @@ def test_sparks_gray_and_transparent_images_are_read(jvm: Jvm, tmp_path: Path, c
     blue_first = pixels if channels == 1 else pixels[:, :, [2, 1, 0, 3]]
     struct = {"origin": "", "height": 61, "width": 47, "nChannels": channels, "mode": 0, "data": blue_first.tobytes()}
     path = write_table(tmp_path / "1.parquet", {"image": [struct], "label": [0]})
-    source = jvm.source(imageForm="spark_image", height=61, width=47, channels=min(channels, 3))
+    source = jvm.source(inputForm="spark_image", height=61, width=47, channels=min(channels, 3))
     images, _ = jvm.in_order(jvm.shard((path, 0, [0])), source)
     np.testing.assert_array_equal(images[0].transpose(1, 2, 0), pixels[:, :, :3])
 
@@ -448,6 +451,45 @@ def test_petastorms_labels_of_every_type(jvm: Jvm, tmp_path: Path, dtype: str) -
             tmp_path / "1.parquet", numbered(0, 5) | {"label": [stored(np.array(row, dtype)) for row in HOT]}
         )
         np.testing.assert_array_equal(labels_of(jvm, path, labelForm="multi_hot", labelWidth=3), HOT)
+
+
+TENSOR = {"input": "tensor", "height": 2, "width": 3, "channels": 2}
+
+
+@pytest.mark.parametrize("kind", [*INTEGERS, *FLOATS], ids=str)
+@pytest.mark.parametrize("listed", LISTED)
+def test_tensors_are_pythons_to_the_last_bit(jvm: Jvm, tmp_path: Path, kind: pa.DataType, listed: str) -> None:
+    values = extremes(kind.to_pandas_dtype())
+    path = write_table(tmp_path / "1.parquet", {"tensor": column(values, kind, listed), "label": list(range(5))})
+    [batch] = READERS["pyarrow"]().batches(path, 0, ["tensor"])
+    expected, faults = read_tensors(batch.column(0), shape=SHAPE)
+    assert faults == {}
+    tensors, labels = jvm.in_order(jvm.shard((path, 0, range(5))), jvm.source(inputForm="list", **TENSOR))
+    np.testing.assert_array_equal(tensors, expected.transpose(0, 3, 1, 2))
+    np.testing.assert_array_equal(labels[:, 0], range(5))
+
+
+@pytest.mark.parametrize("stored", ARRAYS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_arrays_are_pythons_to_the_last_bit(jvm: Jvm, tmp_path: Path, dtype: str, stored: str) -> None:
+    payloads = [ARRAYS[stored](tensor) for tensor in extremes(dtype)]
+    path = write_table(tmp_path / "1.parquet", {"tensor": payloads, "label": list(range(5))})
+    expected, faults = read_tensors(pa.array(payloads), shape=SHAPE)
+    assert faults == {}
+    tensors, _ = jvm.in_order(jvm.shard((path, 0, range(5))), jvm.source(inputForm="ndarray", **TENSOR))
+    np.testing.assert_array_equal(tensors, expected.transpose(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize("kind", ["array<float>", "array<double>", "array<array<float>>", "array<bigint>"])
+def test_tensors_that_spark_wrote(jvm: Jvm, tmp_path: Path, kind: str) -> None:
+    values = np.arange(30).reshape(5, 3, 2)
+    nested = "array<array" in kind
+    rows = [(window.tolist() if nested else window.ravel().tolist(), 0) for window in values]
+    table = jvm.spark.createDataFrame(rows, f"tensor {'array<array<int>>' if nested else 'array<int>'}, label int")
+    table.coalesce(1).withColumn("tensor", F.col("tensor").cast(kind)).write.parquet(str(tmp_path / "spark"))
+    path = as_uri(next((tmp_path / "spark").glob("*.parquet")))
+    source = jvm.source(input="tensor", inputForm="list", height=3, width=2)
+    np.testing.assert_array_equal(jvm.in_order(jvm.shard((path, 0, range(5))), source)[0][:, 0], values)
 
 
 PARQUET = [
@@ -622,8 +664,40 @@ class TestErrors:
         columns = numbered(0, 5) | {"label": [[1, 0]] * 4 + [[1, 2]]}
         self.fails(jvm, columns, tmp_path, "row 4: .* is no list of 0 and 1", labelForm="multi_hot", labelWidth=2)
 
+    @pytest.mark.parametrize(
+        ("tensor", "match"),
+        [
+            ([1.0, 2.0], "row 2: list of 2, expected 4"),
+            ([1.0, 2.0, 3.0, 4.0, 5.0], "row 2: list of 5, expected 4"),
+            (None, "row 2: tensor.* is null"),
+            ([1.0, None, 3.0, 4.0], "row 2: tensor.* is null"),
+            ([1.0, 2.0, float("nan"), 4.0], "row 2: number 2 is NaN"),
+            ([1.0, 2.0, 3.0, 1e39], "row 2: number 3 is Infinity"),
+        ],
+        ids=str,
+    )
+    def test_lists_that_are_no_tensors(self, jvm: Jvm, tmp_path: Path, tensor: Any, match: str) -> None:
+        good = [1.0, 2.0, 3.0, 4.0]
+        columns = {"tensor": [good, good, tensor, good, good], "label": [0] * 5}
+        self.fails(jvm, columns, tmp_path, match, input="tensor", inputForm="list", height=2, width=2)
+
+    @pytest.mark.parametrize(
+        ("payload", "match"),
+        [
+            (b"a note", "row 2: not a NumPy array"),
+            (as_npy(np.zeros((2, 2)))[:-1], "row 2: damaged NumPy array"),
+            (as_npy(np.zeros((4, 1))), r"row 2: array of shape \(4, 1\), expected 2 x 2 x 1"),
+            (as_npy(np.zeros((2, 2), bool)), "row 2: array of b1, expected numbers"),
+            (as_npy(np.array([[1, 2], [3, np.nan]])), "row 2: number 3 is NaN"),
+        ],
+    )
+    def test_arrays_that_are_no_tensors(self, jvm: Jvm, tmp_path: Path, payload: bytes, match: str) -> None:
+        good = as_npy(np.zeros((2, 2)))
+        columns = {"tensor": [good, good, payload, good, good], "label": [0] * 5}
+        self.fails(jvm, columns, tmp_path, match, input="tensor", inputForm="ndarray", height=2, width=2)
+
     def test_a_column_that_is_not_there(self, jvm: Jvm, tmp_path: Path) -> None:
-        self.fails(jvm, numbered(0, 5), tmp_path, "1.parquet has no column scan", image="scan")
+        self.fails(jvm, numbered(0, 5), tmp_path, "1.parquet has no column scan", input="scan")
 
     def test_data_that_has_changed(self, jvm: Jvm, tmp_path: Path) -> None:
         path = write_table(tmp_path / "1.parquet", numbered(0, 5))
@@ -668,7 +742,7 @@ def test_a_plan_is_read_by_rank(jvm: Jvm, tmp_path: Path) -> None:
 
 def test_a_source_comes_from_json(jvm: Jvm) -> None:
     json = (
-        '{"image": "image", "image_form": "encoded", "label": "label", "label_form": "multi_hot", "label_width": 3,'
+        '{"input": "image", "input_form": "encoded", "label": "label", "label_form": "multi_hot", "label_width": 3,'
         ' "height": 8, "width": 9, "channels": 1}'
     )
     assert jvm.classes.Source.parse(json).equals(jvm.source(labelForm="multi_hot", labelWidth=3, width=9))

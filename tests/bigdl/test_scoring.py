@@ -19,7 +19,7 @@ from sklearn.datasets import load_digits
 
 import insitu
 from image_conventions import CONVENTIONS, PICTURES
-from image_data import encode
+from image_data import as_npy, encode
 from insitu import artifact
 from insitu.errors import UserError
 from insitu.models import build
@@ -48,10 +48,14 @@ def decoded(images: Sequence[bytes], size: tuple[int, int] = SIZE, channels: int
     return np.stack([insitu.data.decode.decode(image, size=size, channels=channels) for image in images])
 
 
-def random_model(name: str, *, activation: Any = "softmax", seed: int = 1) -> tf.keras.Model:
-    """Random weights and batch statistics; the head is scaled so that scores differ from image to image."""
+def random_model(
+    name: str, *, activation: Any = "softmax", seed: int = 1, rows: np.ndarray | None = None
+) -> tf.keras.Model:
+    """Random weights and batch statistics; the head is scaled so that scores differ among the rows, else images."""
     tf.keras.utils.set_random_seed(seed)
-    model = build(name, size=SIZE, channels=1, outputs=CLASSES, activation=activation)
+    rows = decoded(IMAGES) if rows is None else rows
+    size, input = rows.shape[1:3], "image" if rows.dtype == np.uint8 else "tensor"
+    model = build(name, size=size, channels=1, outputs=CLASSES, activation=activation, input=input)  # type: ignore[arg-type]
     random = np.random.default_rng(seed)
     for layer in model.layers:
         if isinstance(layer, tf.keras.layers.BatchNormalization):
@@ -65,7 +69,7 @@ def random_model(name: str, *, activation: Any = "softmax", seed: int = 1) -> tf
                 ]
             )
     head = model.get_layer("head")
-    logits = tf.keras.Model(model.input, head.output).predict(decoded(IMAGES), verbose=0)
+    logits = tf.keras.Model(model.input, head.output).predict(rows, verbose=0)
     gain = 1 / logits.std(axis=0)
     kernel, bias = head.get_weights()
     head.set_weights([kernel * gain, (bias - logits.mean(axis=0)) * gain])
@@ -78,12 +82,15 @@ def write_model(model: tf.keras.Model, directory: Path) -> str:
     source.mkdir(parents=True)
     model.save(source / artifact.MODEL)
     height, width, channels = model.input.shape[1:]
+    reads_images, entry = model.input.dtype == "uint8", model.input_names[0]
     signature = artifact.Signature(
         task="multiclass",
-        inputs=(artifact.Tensor("image", "uint8", tuple(model.input.shape), "NHWC"),),
+        inputs=(artifact.Tensor(entry, model.input.dtype.name, tuple(model.input.shape), "NHWC"),),
         outputs=(artifact.Tensor("scores", "float32", tuple(model.output.shape), "NK"),),
         class_names=tuple(map(str, range(CLASSES))),
-        preprocessing=artifact.Preprocessing(artifact.DECODER, (height, width), channels),
+        preprocessing=artifact.ImagePreprocessing((height, width), channels)
+        if reads_images
+        else artifact.TensorPreprocessing((height, width)),
     )
     artifact.write_json(source / artifact.SIGNATURE, signature.to_json())
     artifact.publish(source, f"file://{directory}/model")
@@ -300,6 +307,74 @@ def test_engine_of_training_in_the_same_jvm_is_left_alone(
 def test_columns_of_any_type_stand_beside_the_image(spark: SparkSession, small: str) -> None:
     frame = image_rows(spark, IMAGES, UNEVEN).withColumn("since", F.expr("interval 1 month"))
     assert len(score(frame, small).select("id", "scores").collect()) == len(IMAGES)
+
+
+WINDOWS = np.random.default_rng(4).normal(scale=3, size=(sum(UNEVEN), 40, 32)).astype(np.float32)
+TENSOR_COLUMNS: dict[str, Callable[[np.ndarray], Any]] = {
+    "array<float>": lambda window: window.ravel().tolist(),
+    "array<double>": lambda window: window.ravel().astype(float).tolist(),
+    "array<bigint>": lambda window: np.rint(window).astype(int).ravel().tolist(),
+    "array<array<float>>": lambda window: window.tolist(),
+    "binary": lambda window: bytearray(as_npy(window)),
+}
+
+
+@pytest.fixture(scope="module")
+def windows(tmp_path_factory: pytest.TempPathFactory) -> str:
+    model = random_model("squeezenet", rows=WINDOWS[..., None])
+    return write_model(model, tmp_path_factory.mktemp("models") / "windows")
+
+
+def tensor_rows(spark: SparkSession, tensors: Sequence[Any], kind: str) -> DataFrame:
+    return partitioned(spark, list(enumerate(tensors)), UNEVEN, f"id long, tensor {kind}")
+
+
+@pytest.mark.parametrize(
+    ("kind", "engine_type"), [*((kind, "mkldnn") for kind in TENSOR_COLUMNS), ("array<float>", "mklblas")]
+)
+def test_scores_of_tensors_are_kerass(spark: SparkSession, windows: str, kind: str, engine_type: Any) -> None:
+    tensors = [TENSOR_COLUMNS[kind](window) for window in WINDOWS]
+    trained = insitu.load(windows)
+    expected = trained.model.predict(np.stack([trained.preprocess(tensor) for tensor in tensors]), verbose=0)
+    rows = score(tensor_rows(spark, tensors, kind), windows, engine_type=engine_type, batch=4).collect()
+    assert expected.std(axis=0).min() > 0.1, "the scores of all windows are alike"
+    np.testing.assert_allclose([row["scores"] for row in rows], expected, rtol=0, atol=1e-4)
+    assert [row["id"] for row in rows] == list(range(len(WINDOWS)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "tensor", "reason"),
+    [
+        ("array<float>", None, "tensor is null"),
+        ("array<float>", [1.0, 2.0], "list of 2, expected 1280"),
+        ("array<float>", [1.0, None] * 640, "a value in it is null"),
+        ("array<double>", [1e39] * 1280, "number 0 is Infinity"),
+        ("array<array<float>>", [*[[1.0] * 32] * 39, [1.0] * 31], "list of 31, expected 32"),
+        ("array<array<float>>", [*[[1.0] * 32] * 39, None], "a value in it is null"),
+        ("binary", b"text", "not a NumPy array"),
+        ("binary", as_npy(np.zeros((32, 40))), r"array of shape \(32, 40\), expected 40 x 32 x 1"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_row_that_is_no_tensor_is_named(spark: SparkSession, windows: str, kind: str, tensor: Any, reason: str) -> None:
+    tensors = [TENSOR_COLUMNS[kind](window) for window in WINDOWS]
+    frame = tensor_rows(spark, [*tensors[:9], tensor, *tensors[10:]], kind)
+    with pytest.raises(Py4JJavaError, match=rf"BadValue: partition 3, row 3: {reason}"):
+        score(frame, windows, batch=2).collect()
+
+
+def test_mistakes_with_tensors_are_named(spark: SparkSession, small: str, windows: str) -> None:
+    frame = tensor_rows(spark, [[0.0]] * len(WINDOWS), "array<float>")
+    with pytest.raises(UserError, match=r"image_column: tensor, and the model reads tensors; leave it out"):
+        score(frame, windows, image_column="tensor")
+    with pytest.raises(UserError, match=r"tensor_column: tensor, and the model reads images; leave it out"):
+        score(frame, small, tensor_column="tensor")
+    with pytest.raises(UserError, match=r"tensor_column: the dataset has no column tensors; did you mean tensor\?"):
+        score(frame, windows, tensor_column="tensors")
+    with pytest.raises(UserError, match=r"tensor_column: no tensor in columns id; tensors are lists"):
+        score(frame.select("id"), windows)
+    with pytest.raises(UserError, match=r"tensor_column: tensor is .*: lists 3 deep, expected 1 or 2; flatten"):
+        score(frame.selectExpr("array(array(tensor)) AS tensor"), windows)
 
 
 def test_changed_model_directory_is_refused(spark: SparkSession, tmp_path: Path) -> None:

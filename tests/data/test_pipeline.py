@@ -8,13 +8,16 @@ import pytest
 
 from image_data import as_npy, as_uri, numbered, write_table
 from insitu.data.augment import Augmentation
-from insitu.data.columns import ImageColumn, LabelColumn
+from insitu.data.columns import ImageColumn, LabelColumn, TensorColumn
 from insitu.data.dataset import open_dataset
+from insitu.data.inputs import ImageInput, TensorInput
 from insitu.data.pipeline import Source
 from insitu.data.plan import Rows, ShardPlan, plan_shards
+from insitu.data.tensors import BadTensor
 
 ROWS, BATCH = 38, 4
-SOURCE = Source("pyarrow", ImageColumn("image", "encoded"), LabelColumn("label", "integer"), (6, 7), 3, (), "int32")
+INPUT = ImageInput(ImageColumn("image", "encoded"), (6, 7), 3)
+SOURCE = Source("pyarrow", INPUT, LabelColumn("label", "integer"), (), "int32")
 PLAIN = Augmentation()
 CHANGED = Augmentation(flip=True, rotate_degrees=20, crop=0.3, brightness=0.2, contrast=0.3, color=0.1)
 
@@ -101,18 +104,48 @@ def test_validation_batches_are_every_row_of_the_shard_as_stored(row_groups: lis
         [int(label) for batch in SOURCE.validation_batches(plan, rank) for label in batch.labels] for rank in range(2)
     ]
     assert sorted(seen[0] + seen[1]) == list(range(ROWS))
-    assert [len(batch.images) for batch in SOURCE.validation_batches(plan, 0)] == [4, 4, 4, 4, 3]
+    assert [len(batch.inputs) for batch in SOURCE.validation_batches(plan, 0)] == [4, 4, 4, 4, 3]
     for batch in SOURCE.validation_batches(plan, 0):
-        np.testing.assert_array_equal(SOURCE.decode(batch.images)[:, 0, 0, 0], batch.labels)
+        np.testing.assert_array_equal(INPUT.decode(batch.inputs)[:, 0, 0, 0], batch.labels)
 
 
 def test_bytes_that_end_in_zeros_reach_the_decoder_whole(tmp_path: Path) -> None:
     columns = {"image": [as_npy(np.zeros((6, 7), np.uint8))] * 8, "label": [[0, 1, 1]] * 8}
     path = write_table(tmp_path / "1.parquet", columns)
-    source = Source(
-        "pyarrow", ImageColumn("image", "encoded"), LabelColumn("label", "multi_hot"), (6, 7), 1, (3,), "float32"
-    )
+    zeros = ImageInput(ImageColumn("image", "encoded"), (6, 7), 1)
+    source = Source("pyarrow", zeros, LabelColumn("label", "multi_hot"), (3,), "float32")
     plan = plan_shards([Rows(path, 0, np.arange(8, dtype=np.int32))], workers=1, local_batch=8, window_rows=8, seed=1)
     images, labels = next(source.training_dataset(plan, PLAIN, rank=0, first_step=0, threads=1).as_numpy_iterator())
     np.testing.assert_array_equal(images, np.zeros((8, 6, 7, 1)))
     np.testing.assert_array_equal(labels, [[0, 1, 1]] * 8)
+
+
+@pytest.mark.parametrize("reader", ["pyarrow", "petastorm"])
+@pytest.mark.filterwarnings("ignore::FutureWarning:petastorm", "ignore::DeprecationWarning:petastorm")
+def test_tensors_come_as_float32_each_with_its_own_label(tmp_path: Path, reader: str) -> None:
+    """Also from any step on; row n is full of n + 0.5."""
+    columns = {"tensor": [[n + 0.5] * 6 for n in range(ROWS)], "label": list(range(ROWS))}
+    path = write_table(tmp_path / "1.parquet", columns, row_group_rows=9)
+    rows = [Rows(path, group, np.arange(min(9, ROWS - 9 * group), dtype=np.int32)) for group in range(5)]
+    plan = plan_of(rows)
+    source = Source(reader, TensorInput(TensorColumn("tensor", "list"), (3, 2)), SOURCE.label, (), "int32")
+
+    def batches(first_step: int, steps: int) -> Batches:
+        dataset = source.training_dataset(plan, PLAIN, rank=0, first_step=first_step, threads=2)
+        return list(islice(dataset.as_numpy_iterator(), steps))
+
+    whole = batches(0, 2 * plan.steps)
+    for tensors, numbers in whole:
+        assert tensors.shape == (BATCH, 3, 2, 1) and tensors.dtype == np.float32
+        np.testing.assert_array_equal(tensors, np.broadcast_to(numbers[:, None, None, None] + 0.5, tensors.shape))
+    assert_same(batches(5, 2 * plan.steps - 5), whole[5:])
+    validation = list(source.validation_dataset(plan, rank=0, threads=2).as_numpy_iterator())
+    assert [tensors.shape for tensors, _ in validation] == [(4, 3, 2, 1)] * 4 + [(3, 3, 2, 1)]
+
+
+def test_a_tensor_that_went_bad_since_the_scan_stops_the_run(tmp_path: Path) -> None:
+    path = write_table(tmp_path / "1.parquet", {"tensor": [[1.0, 2.0], [1.0, None]], "label": [0, 1]})
+    plan = plan_shards([Rows(path, 0, np.arange(2, dtype=np.int32))], workers=1, local_batch=2, window_rows=2, seed=1)
+    source = Source("pyarrow", TensorInput(TensorColumn("tensor", "list"), (1, 2)), SOURCE.label, (), "int32")
+    with pytest.raises(BadTensor, match="number 1 is null"):
+        next(source.validation_batches(plan, 0))

@@ -11,8 +11,9 @@ import pytest
 from pyspark.sql import SparkSession
 
 from image_data import as_uri, encode, numbered, picture, write_table
-from insitu.data.columns import find_image, find_label
+from insitu.data.columns import find_image, find_label, find_tensor
 from insitu.data.dataset import open_dataset
+from insitu.data.inputs import ImageInput, TensorInput
 from insitu.data.plan import Rows
 from insitu.data.readers import BATCH_ROWS
 from insitu.data.scan import MAX_BAD_RECORDS, Scan, SplitRule, scan
@@ -30,8 +31,8 @@ class Scanner:
     ) -> Scan:
         dataset = open_dataset(as_uri(folder))
         label = find_label(dataset.schema, name=None)
-        image = find_image(dataset.schema, name=None, exclude=[label.name])
-        return scan(self.spark, dataset, reader=reader, image=image, label=label, id_column=id_column, split=split)
+        image = ImageInput(find_image(dataset.schema, name=None, exclude=[label.name]), (8, 8), 3)
+        return scan(self.spark, dataset, reader=reader, input=image, label=label, id_column=id_column, split=split)
 
 
 @pytest.fixture
@@ -155,3 +156,38 @@ def test_a_damaged_page_is_the_users_to_mend(run: Scanner, tmp_path: Path, reade
     with pytest.raises(UserError, match=message) as error:
         run(tmp_path, split=SplitRule(None, 0.5, 1), reader=reader)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning:petastorm", "ignore::DeprecationWarning:petastorm")
+@pytest.mark.parametrize("reader", ["pyarrow", "petastorm"])
+def test_rows_that_are_no_tensors_are_named(spark: SparkSession, tmp_path: Path, reader: str) -> None:
+    good = [float(n) for n in range(6)]
+    columns = {
+        "window": [good, good[:5], None, [*good[:3], None, 1, 2], [*good[:5], float("nan")], good, good],
+        "label": pa.array([0, 1, 0, 1, 0, 1, None], pa.int8()),
+        "split": ["train", *["validation"] * 5, "train"],
+    }
+    write_table(tmp_path / "1.parquet", columns, row_group_rows=4)
+    dataset = open_dataset(as_uri(tmp_path))
+    label = find_label(dataset.schema, name=None)
+    window = TensorInput(find_tensor(dataset.schema, shape=(3, 2), name=None, exclude=[label.name]), (3, 2))
+    found = scan(spark, dataset, reader=reader, input=window, label=label, id_column=None, split=BY_COLUMN)
+    assert [(row.row_group, row.row, row.reason) for row in found.bad] == [
+        (0, 1, "list of 5, expected 6"),
+        (0, 2, "tensor is null"),
+        (0, 3, "number 3 is null"),
+        (1, 0, "number 5 is nan"),
+        (1, 2, "label is null"),
+    ]
+    assert places(found.rows["train"]) == [("1.parquet", 0, 0)]
+    assert places(found.rows["validation"]) == [("1.parquet", 1, 1)]
+
+
+def test_petastorms_reader_refuses_the_lists_that_it_leaves_out(spark: SparkSession, tmp_path: Path) -> None:
+    windows = pa.array([[1.0, 2.0]] * 2, pa.list_(pa.float32(), 2))
+    write_table(tmp_path / "1.parquet", {"window": windows, "label": [0, 1]})
+    dataset = open_dataset(as_uri(tmp_path))
+    window = TensorInput(find_tensor(dataset.schema, shape=(1, 2), name="window"), (1, 2))
+    label = find_label(dataset.schema, name=None)
+    with pytest.raises(UserError, match=r"data\.reader: petastorm cannot read column window of type fixed_size_list"):
+        scan(spark, dataset, reader="petastorm", input=window, label=label, id_column=None, split=BY_COLUMN)

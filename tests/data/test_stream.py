@@ -10,11 +10,12 @@ import pytest
 from image_data import as_uri, write_table
 from insitu.data.columns import BadLabel, ImageColumn, LabelColumn
 from insitu.data.dataset import open_dataset
+from insitu.data.inputs import ImageInput
 from insitu.data.plan import Rows, ShardPlan, plan_shards
 from insitu.data.readers import READERS, Reader
 from insitu.data.stream import Batch, stream_batches
 
-IMAGE, LABEL = ImageColumn("image", "encoded"), LabelColumn("label", "integer")
+INPUT, LABEL = ImageInput(ImageColumn("image", "encoded"), (1, 1), 1), LabelColumn("label", "integer")
 SEED = 5
 
 
@@ -35,7 +36,7 @@ def plan_of(row_groups: list[Rows], *, workers: int = 2, window_rows: int = 13) 
 
 def stream(reader: Reader, plan: ShardPlan, rank: int = 0, first_row: int = 0) -> list[Batch]:
     windows = plan.epoch(rank, 0, first_row=first_row)
-    return list(stream_batches(windows, reader=reader, image=IMAGE, label=LABEL, batch_rows=4))
+    return list(stream_batches(windows, reader=reader, input=INPUT, label=LABEL, batch_rows=4))
 
 
 def planned(plan: ShardPlan, rank: int) -> list[int]:
@@ -59,8 +60,8 @@ def test_batches_are_the_plans_order(row_groups: list[Rows], name: str) -> None:
         batches = stream(READERS[name](), plan, rank)
         labels = [int(label) for batch in batches for label in batch.labels]
         assert labels == planned(plan, rank)
-        assert [payload for batch in batches for payload in batch.images] == [str(n).encode() for n in labels]
-        assert [len(batch.images) for batch in batches] == [4] * 11 + [1]
+        assert [payload for batch in batches for payload in batch.inputs] == [str(n).encode() for n in labels]
+        assert [len(batch.inputs) for batch in batches] == [4] * 11 + [1]
 
 
 def test_a_stream_can_begin_at_any_batch(row_groups: list[Rows]) -> None:
@@ -105,7 +106,7 @@ def test_no_more_than_a_window_and_a_record_batch_are_held(tmp_path: Path) -> No
     path = write_table(tmp_path / "1.parquet", {"image": [b"x"] * 900, "label": list(range(900))})
     plan = plan_of([Rows(path, 0, np.arange(900, dtype=np.int32))], workers=1, window_rows=12)
     reader = CountingReader()
-    batches = stream_batches(plan.epoch(0, 0), reader=reader, image=IMAGE, label=LABEL, batch_rows=4)
+    batches = stream_batches(plan.epoch(0, 0), reader=reader, input=INPUT, label=LABEL, batch_rows=4)
     for number, _ in enumerate(batches):
         assert reader.rows <= (number // 3 + 1) * 12 + 3
     assert reader.rows == 900
@@ -130,8 +131,8 @@ def test_memory_holds_two_windows_at_the_most() -> None:
     pa.set_memory_pool(pool)
     try:
         windows = plan.epoch(0, 0)
-        batches = stream_batches(windows, reader=TableReader(table), image=IMAGE, label=LABEL, batch_rows=5)
-        assert sum(len(batch.images) for batch in batches) == rows
+        batches = stream_batches(windows, reader=TableReader(table), input=INPUT, label=LABEL, batch_rows=5)
+        assert sum(len(batch.inputs) for batch in batches) == rows
     finally:
         pa.set_memory_pool(usual)
     assert 1 < pool.max_memory() / (window_rows * image_bytes) < 2.2

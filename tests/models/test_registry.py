@@ -86,6 +86,35 @@ class TestEveryTopology:
             check(name, size=(side, side - 1))
 
 
+class TestTensors:
+    @pytest.mark.parametrize("name", names())
+    def test_are_read_as_they_are(self, name: str) -> None:
+        side = MINIMUM.get(name, 32)
+        model = build(name, size=(side, side + 3), channels=5, outputs=2, activation="softmax", input="tensor")
+        assert model.input_names == ["tensor"] and model.inputs[0].dtype == "float32"
+        assert model.input_shape == (None, side, side + 3, 5)
+        assert "rescale" not in [layer.name for layer in model.layers]
+        assert model(np.full((1, *model.input_shape[1:]), -0.5, np.float32)).shape == (1, 2)
+
+    def test_give_what_images_of_the_same_rescaled_pixels_give(self) -> None:
+        image = build("squeezenet", size=(31, 31), channels=3, outputs=2, activation="softmax")
+        tensor = build("squeezenet", size=(31, 31), channels=3, outputs=2, activation="softmax", input="tensor")
+        tensor.set_weights(image.get_weights())
+        pixels = images(image)
+        np.testing.assert_allclose(tensor(pixels / np.float32(127.5) - 1), image(pixels), atol=1e-6)
+
+    def test_compute_in_bfloat16_where_asked(self, bfloat16: None) -> None:
+        model = build("squeezenet", size=(31, 31), channels=2, outputs=2, activation="softmax", input="tensor")
+        assert model.get_layer("conv1").compute_dtype == "bfloat16"
+        assert model(np.zeros((1, 31, 31, 2), np.float32)).dtype == "float32"
+
+    def test_that_are_too_small_are_refused_by_their_own_key(self) -> None:
+        with pytest.raises(
+            UserError, match=r"data\.tensor_shape: 64x8 is too small for squeezenet; give at least 31x31"
+        ):
+            check("squeezenet", size=(64, 8), input="tensor")
+
+
 @pytest.mark.parametrize("name", TRUNK_PARAMETERS)
 def test_trunk_has_the_published_number_of_parameters(name: str) -> None:
     model = build(name, size=(32, 48), channels=3, outputs=2, activation="sigmoid")

@@ -97,6 +97,17 @@ def test_multilabel_report_counts_labels_and_says_where_no_auc_is(xrays: Trained
     assert "Missed, the lowest scores first" in words
 
 
+def test_report_of_tensors_shows_no_pictures(copied: Trained) -> None:
+    shutil.rmtree(copied.directory / "report", ignore_errors=True)
+    write_report(copied.directory, model=copied.model, read_images=None)
+    page = (copied.directory / "report/index.html").read_text()
+    assert "The model reads tensors: there are no pictures to show." in text(page)
+    assert "Grad-CAM" not in page and "<img" not in page
+    for part in ("Learning", "ROC curves", "Confusion", "Calibration", "Throughput"):
+        assert part in text(page)
+    assert Tags(page).open == []
+
+
 @pytest.mark.parametrize("name", ["digits", "xrays"])
 def test_page_stands_alone_and_is_well_formed(name: str, request: pytest.FixtureRequest) -> None:
     tags = Tags(report(request.getfixturevalue(name)))

@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 from tensorflow import keras
 
 from insitu import artifact, models
-from insitu.artifact import Preprocessing, Signature, Tensor
+from insitu.artifact import ImagePreprocessing, Signature, Tensor
 from insitu.data.xray import CLASSES, xray
 from insitu.tasks import TASKS
 from insitu.training.metrics import evaluate
@@ -139,7 +139,7 @@ def signature(rows: Rows) -> Signature:
         inputs=(Tensor("image", "uint8", (None, *size, channels), "NHWC"),),
         outputs=(Tensor("scores", "float32", (None, classes), "NK"),),
         class_names=rows.class_names,
-        preprocessing=Preprocessing(artifact.DECODER, size, channels),
+        preprocessing=ImagePreprocessing(size, channels),
     )
 
 

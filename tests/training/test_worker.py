@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from insitu.data.columns import ImageColumn, LabelColumn
+from insitu.data.inputs import ImageInput
 from insitu.data.pipeline import Source
 from insitu.data.plan import Rows, plan_shards
 from insitu.data.png import encode_png
@@ -51,9 +52,8 @@ def job(tmp_path: Path) -> TrainingJob:
     initial = f"file://{tmp_path}/initial.npz"
     given = recipe()
     save_weights([np.full(w.shape, 0.01, w.dtype) for w in build_model(given, CLASSES).get_weights()], initial)
-    source = Source(
-        *("pyarrow", ImageColumn("image", "encoded"), LabelColumn("label", "integer")), (SIZE, SIZE), 1, (), "int64"
-    )
+    image = ImageInput(ImageColumn("image", "encoded"), (SIZE, SIZE), 1)
+    source = Source("pyarrow", image, LabelColumn("label", "integer"), (), "int64")
     return TrainingJob(
         recipe=given,
         class_names=("a", "b", "c"),

@@ -63,8 +63,8 @@ def convert(model: keras.Model) -> Converted:
     """Read a functional model's topology.
 
     Args:
-        model: one uint8 input, `Rescaling`, a trunk of the layers that dllib has, a `Dense` head and a softmax or
-            sigmoid `Activation`, as `insitu.models.build` makes it, in float32.
+        model: one input, uint8 with a `Rescaling` or float32 without, a trunk of the layers that dllib has, a `Dense`
+            head and a softmax or sigmoid `Activation`, as `insitu.models.build` makes it, in float32.
 
     Raises:
         UserError: `training.engine`, `training.precision` or `model.normalization`, naming the first layer that dllib
@@ -113,7 +113,7 @@ class _Reader:
         self._nodes: dict[str, dict[str, Any]] = {}
         self._parameters: list[Variable] = []
         self._statistics: list[Variable] = []
-        self._input: dict[str, int] = {}
+        self._input: dict[str, Any] = {}
         self._scale = self._offset = 0.0
         self._activation = ""
         self._read: dict[str, Callable[[Any, list[_Value]], _Value]] = {
@@ -194,15 +194,17 @@ class _Reader:
             raise _unsupported(layer, f"input of the shape {tuple(shape)}")
         height, width, channels = shape
         self._input = {"channels": channels, "height": height, "width": width}
-        return _Value(_RAW, height, width, channels)
+        if layer.dtype != "float32":
+            return _Value(_RAW, height, width, channels)
+        self._scale, self._input["name"] = 1.0, layer.name
+        return _Value(layer.name, height, width, channels)
 
     def _rescaling(self, layer: keras.layers.Rescaling, values: list[_Value]) -> _Value:
         if values[0].node != _RAW or "name" in self._input:
-            raise _unsupported(layer, "Rescaling but one of the input")
+            raise _unsupported(layer, "Rescaling but one of a uint8 input")
         if np.ndim(layer.scale) or np.ndim(layer.offset):
             raise _unsupported(layer, "Rescaling by several numbers")
-        self._scale, self._offset = float(layer.scale), float(layer.offset)
-        self._input["name"] = layer.name
+        self._scale, self._offset, self._input["name"] = float(layer.scale), float(layer.offset), layer.name
         return replace(values[0], node=layer.name)
 
     def _convolution(self, layer: keras.layers.Conv2D, values: list[_Value]) -> _Value:

@@ -81,7 +81,8 @@ class Converted:
 
     Attributes:
         topology: JSON for `Network.build`; the network ends in logits [batch, K].
-        scale, offset: of the model's input rescaling, x * scale + offset, which the network leaves to its caller.
+        scale, offset: of the model's input rescaling, x * scale + offset, which the network leaves to its caller; 1 and
+            0 where there is none.
         activation: softmax or sigmoid, which the network leaves to its caller.
         nodes: in the order of computation.
         parameters: the variables of the flat vector [P], without gaps and in its order.

@@ -1,4 +1,4 @@
-"""Column conventions: recognising the image and label columns of a Parquet schema by their shape.
+"""Column conventions: recognising the image, tensor and label columns of a Parquet schema by their shape.
 
 Legend: B rows of a batch, K classes, H, W height and width.
 """
@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from insitu.data.decode import BadImage, decode, load_array
+from insitu.data.tensors import BadTensor, TensorForm, check_depth, tensor_form
 from insitu.errors import UserError
 
 ImageForm = Literal["encoded", "binary_file", "spark_image", "huggingface", "petastorm"]
@@ -48,6 +49,14 @@ class ImageColumn:
 
 
 @dataclass(frozen=True)
+class TensorColumn:
+    """The recognised tensor column and what holds its values; `insitu.data.tensors.read_tensors` reads them."""
+
+    name: str
+    form: TensorForm
+
+
+@dataclass(frozen=True)
 class LabelColumn:
     """The recognised label column and its form.
 
@@ -76,26 +85,40 @@ def find_image(schema: pa.Schema, *, name: str | None, exclude: Sequence[str] = 
     Raises:
         UserError: no column, several, or one of another type.
     """
-    if name is not None and name not in schema.names:
-        raise missing_column("data.image_column", name, schema)
-    forms = {field.name: _image_form(field, schema) for field in schema if field.name not in exclude}
-    found = {column: form for column, form in forms.items() if form and name in (None, column)}
-    chosen = name or ("image" if "image" in found else next(iter(found), None))
-    if chosen is None or chosen not in found:
-        raise UserError(
-            "data.image_column",
-            f"no image in columns {_listed(schema)}"
-            if name is None
-            else f"{name} is {schema.field(name).type}, no image",
-            "images are binary, Spark's binaryFile or image, Hugging Face's struct, or petastorm's codecs",
-        )
-    if len(found) > 1 and chosen != "image" and name is None:
-        raise UserError(
-            "data.image_column", f"several columns may be images: {', '.join(found)}", "set it to one of them"
-        )
-    form = found[chosen]
-    assert form is not None
-    return ImageColumn(chosen, form)
+    forms: dict[str, ImageForm] = {
+        field.name: form for field in schema if field.name not in exclude and (form := _image_form(field, schema))
+    }
+    mend = "images are binary, Spark's binaryFile or image, Hugging Face's struct, or petastorm's codecs"
+    column = _choose("image", schema, list(forms), name=name, mend=mend)
+    return ImageColumn(column, forms[column])
+
+
+def find_tensor(
+    schema: pa.Schema, *, shape: tuple[int, ...], name: str | None, exclude: Sequence[str] = ()
+) -> TensorColumn:
+    """The tensor column of a schema.
+
+    Args:
+        schema: the Parquet schema.
+        shape: `data.tensor_shape`.
+        name: `data.tensor_column`; None looks for the only column that can hold tensors, or, among several, for the
+            one called `tensor`.
+        exclude: columns that are known to be something else.
+
+    Raises:
+        UserError: no column, several, or one of another type.
+    """
+    forms: dict[str, TensorForm] = {
+        field.name: form for field in schema if field.name not in exclude and (form := tensor_form(field.type))
+    }
+    mend = "tensors are lists of floats or integers, or NumPy arrays in binary"
+    column = _choose("tensor", schema, list(forms), name=name, mend=mend)
+    try:
+        check_depth(schema.field(column).type, shape)
+    except BadTensor as error:
+        mend = "flatten the lists, or nest them as data.tensor_shape is"
+        raise UserError("data.tensor_column", f"{column} is {schema.field(column).type}: {error}", mend) from None
+    return TensorColumn(column, forms[column])
 
 
 def find_label(schema: pa.Schema, *, name: str | None) -> LabelColumn:
@@ -134,6 +157,21 @@ def missing_column(setting: str, name: str, schema: pa.Schema) -> UserError:
     near = get_close_matches(name, schema.names, n=1)
     mend = f"did you mean {near[0]}?" if near else f"the columns are {_listed(schema)}"
     return UserError(setting, f"the dataset has no column {name}", mend)
+
+
+def _choose(what: str, schema: pa.Schema, possible: Sequence[str], *, name: str | None, mend: str) -> str:
+    """The column of images or tensors, `possible` being those that may be."""
+    setting = f"data.{what}_column"
+    if name is not None and name not in schema.names:
+        raise missing_column(setting, name, schema)
+    if name is not None and name not in possible:
+        raise UserError(setting, f"{name} is {schema.field(name).type}, no {what}", mend)
+    if not possible:
+        raise UserError(setting, f"no {what} in columns {_listed(schema)}", mend)
+    chosen = name or (what if what in possible else None)
+    if chosen is None and len(possible) > 1:
+        raise UserError(setting, f"several columns may be {what}s: {', '.join(possible)}", "set it to one of them")
+    return chosen or possible[0]
 
 
 def _image_form(field: pa.Field, schema: pa.Schema) -> ImageForm | None:

@@ -56,7 +56,7 @@ def decode(payload: bytes | None, *, size: tuple[int, int] | None, channels: int
     """
     if not payload:
         raise BadImage("no bytes")
-    image = _from_numpy(payload) if payload[:6] == NPY_MAGIC or payload[:4] == _ZIP_MAGIC else _from_file(payload)
+    image = _from_numpy(payload) if is_array(payload) else _from_file(payload)
     image = _eight_bit(image)
     mode = "L" if channels == 1 else "RGB"
     if image.mode != mode:
@@ -65,6 +65,11 @@ def decode(payload: bytes | None, *, size: tuple[int, int] | None, channels: int
         image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     pixels = np.asarray(image)
     return pixels[:, :, None] if channels == 1 else pixels
+
+
+def is_array(payload: bytes) -> bool:
+    """Whether bytes begin as those of a `.npy` or `.npz` file do."""
+    return payload[:6] == NPY_MAGIC or payload[:4] == _ZIP_MAGIC
 
 
 def load_array(payload: bytes) -> np.ndarray:

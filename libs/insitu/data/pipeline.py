@@ -1,4 +1,4 @@
-"""tf.data pipelines: encoded batches → decoded, augmented tensors, uint8 to the end.
+"""tf.data pipelines: stored batches → decoded, augmented tensors; images are uint8 to the end.
 
 Legend: B local batch, h, w the model's input size, C channels, K classes.
 """
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from insitu.data.augment import Augmentation
-from insitu.data.columns import ImageColumn, LabelColumn
-from insitu.data.decode import decode
+from insitu.data.columns import LabelColumn
+from insitu.data.inputs import Input
 from insitu.data.plan import ShardPlan
 from insitu.data.readers import READERS
 from insitu.data.stream import Batch, stream_batches
@@ -27,24 +27,17 @@ class Source:
 
     Attributes:
         reader: a key of `insitu.data.readers.READERS`.
-        image, label: the columns.
-        size: (h, w).
-        channels: C.
+        input: what is read for the network.
+        label: the label column.
         label_shape: of one label: (K,) for multi-hot, () for integers.
         label_dtype: NumPy name.
     """
 
     reader: str
-    image: ImageColumn
+    input: Input
     label: LabelColumn
-    size: tuple[int, int]
-    channels: int
     label_shape: tuple[int, ...]
     label_dtype: str
-
-    def decode(self, images: list[bytes] | np.ndarray) -> np.ndarray:
-        """uint8 [B, h, w, C]."""
-        return np.stack([decode(payload, size=self.size, channels=self.channels) for payload in images])
 
     def validation_batches(self, plan: ShardPlan, rank: int) -> Iterator[Batch]:
         """A worker's rows as they are stored; the last batch may be smaller."""
@@ -52,7 +45,7 @@ class Source:
 
     def _stream(self, windows: Any, batch_rows: int) -> Iterator[Batch]:
         return stream_batches(
-            windows, reader=READERS[self.reader](), image=self.image, label=self.label, batch_rows=batch_rows
+            windows, reader=READERS[self.reader](), input=self.input, label=self.label, batch_rows=batch_rows
         )
 
     def training_batches(self, plan: ShardPlan, rank: int, first_step: int) -> Iterator[tuple[Batch, tuple[int, int]]]:
@@ -70,13 +63,13 @@ class Source:
 
         Args:
             plan: the rows.
-            augment: changes to the decoded images.
+            augment: changes to the decoded images; none where the input is tensors.
             rank: the worker's.
             first_step: steps of the run that are already done.
             threads: batches decoded at once.
 
         Returns:
-            a dataset of (uint8 [B, h, w, C], `label_dtype` [B, *label_shape]); its order and
+            a dataset of (`input.dtype` [B, h, w, C], `label_dtype` [B, *label_shape]); its order and
             its augmentation are pure functions of the plan's seed and the step.
         """
         import tensorflow as tf
@@ -85,22 +78,20 @@ class Source:
 
         def generate() -> Iterator[tuple[np.ndarray, np.ndarray, tuple[int, int]]]:
             for batch, seed in self.training_batches(plan, rank, first_step):
-                yield np.array(batch.images, object), batch.labels.astype(self.label_dtype), seed
+                yield batch.inputs, batch.labels.astype(self.label_dtype), seed
 
-        def prepare(images: "tf.Tensor", labels: "tf.Tensor", seed: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
-            pixels = tf.numpy_function(self.decode, [images], tf.uint8, stateful=False)
-            pixels = tf.ensure_shape(pixels, [size, *self.size, self.channels])
-            return augment(pixels, seed), labels
+        def prepare(stored: "tf.Tensor", labels: "tf.Tensor", seed: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
+            return augment(self._decoded(stored, size), seed), labels
 
-        encoded = tf.data.Dataset.from_generator(
+        stored = tf.data.Dataset.from_generator(
             generate,
             output_signature=(
-                tf.TensorSpec([size], tf.string),
+                tf.TensorSpec([size, *self.input.stored_shape], self.input.stored_dtype),
                 tf.TensorSpec([size, *self.label_shape], self.label_dtype),
                 tf.TensorSpec([2], tf.int64),
             ),
         )
-        return encoded.map(prepare, num_parallel_calls=threads, deterministic=True).prefetch(2)
+        return stored.map(prepare, num_parallel_calls=threads, deterministic=True).prefetch(2)
 
     def validation_dataset(self, plan: ShardPlan, *, rank: int, threads: int) -> "tf.data.Dataset":
         """One worker's validation batches, each row once, in stored order.
@@ -111,23 +102,28 @@ class Source:
             threads: batches decoded at once.
 
         Returns:
-            a dataset of (uint8 [B, h, w, C], `label_dtype` [B, *label_shape]); the last batch may be smaller.
+            a dataset of (`input.dtype` [B, h, w, C], `label_dtype` [B, *label_shape]); the last batch may be smaller.
         """
         import tensorflow as tf
 
         def generate() -> Iterator[tuple[np.ndarray, np.ndarray]]:
             for batch in self.validation_batches(plan, rank):
-                yield np.array(batch.images, object), batch.labels.astype(self.label_dtype)
+                yield batch.inputs, batch.labels.astype(self.label_dtype)
 
-        def prepare(images: "tf.Tensor", labels: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
-            pixels = tf.numpy_function(self.decode, [images], tf.uint8, stateful=False)
-            return tf.ensure_shape(pixels, [None, *self.size, self.channels]), labels
+        def prepare(stored: "tf.Tensor", labels: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
+            return self._decoded(stored, None), labels
 
-        encoded = tf.data.Dataset.from_generator(
+        stored = tf.data.Dataset.from_generator(
             generate,
             output_signature=(
-                tf.TensorSpec([None], tf.string),
+                tf.TensorSpec([None, *self.input.stored_shape], self.input.stored_dtype),
                 tf.TensorSpec([None, *self.label_shape], self.label_dtype),
             ),
         )
-        return encoded.map(prepare, num_parallel_calls=threads, deterministic=True).prefetch(2)
+        return stored.map(prepare, num_parallel_calls=threads, deterministic=True).prefetch(2)
+
+    def _decoded(self, stored: "tf.Tensor", rows: int | None) -> "tf.Tensor":
+        import tensorflow as tf
+
+        decoded = tf.numpy_function(self.input.decode, [stored], self.input.dtype, stateful=False)
+        return tf.ensure_shape(decoded, [rows, *self.input.shape])

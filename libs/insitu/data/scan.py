@@ -1,6 +1,6 @@
 """The scan: one pass over the dataset on Spark, before a core is spent on training.
 
-Every image is decoded and every label read once, by the same code that training uses. What comes
+Every image or tensor and every label is read once, by the same code that training uses. What comes
 back to the driver is a byte a row and the bad rows' names, so that the shard plan counts only rows
 that can be trained on and every worker makes the same number of steps.
 """
@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 
 from insitu.cluster.failures import workers_user_errors
-from insitu.data.columns import BadLabel, ImageColumn, LabelColumn, LabelForm
+from insitu.data.columns import BadLabel, LabelColumn, LabelForm
 from insitu.data.dataset import Dataset, RowGroup
-from insitu.data.decode import BadImage, decode
+from insitu.data.inputs import Input
 from insitu.data.plan import Rows
 from insitu.data.readers import READERS
 from insitu.errors import UserError
@@ -112,7 +112,7 @@ class _Scanner:
     """Scans one row group; sent to the executors."""
 
     reader: str
-    image: ImageColumn
+    input: Input
     label: LabelColumn
     id_column: str | None
     split: SplitRule
@@ -152,7 +152,7 @@ class _Scanner:
 
     def _columns(self, group: RowGroup) -> list[str]:
         extra = [self.id_column, self.split.column if self._split_in_file(group) else None]
-        return list(dict.fromkeys([self.image.name, self.label.name, *(name for name in extra if name)]))
+        return list(dict.fromkeys([self.input.column.name, self.label.name, *(name for name in extra if name)]))
 
     def _split_in_file(self, group: RowGroup) -> bool:
         return self.split.column is not None and self.split.column not in group.partition
@@ -165,16 +165,11 @@ class _Scanner:
 
     def _check(self, batch: pa.RecordBatch) -> Iterable[tuple[int, str, np.ndarray]]:
         """For every row its number in the batch, its fault or "", and its label."""
-        for i, (payload, label) in enumerate(zip(self.image.payloads(batch), self.label.read(batch), strict=True)):
+        for i, (fault, label) in enumerate(zip(self.input.faults(batch), self.label.read(batch), strict=True)):
             if isinstance(label, BadLabel):
                 yield i, str(label), np.empty(0)
-                continue
-            try:
-                decode(payload, size=None, channels=3)
-            except BadImage as error:
-                yield i, str(error), label
             else:
-                yield i, "", label
+                yield i, fault, label
 
     def _row_id(self, group: RowGroup, batch: pa.RecordBatch, start: int, i: int) -> str:
         if self.id_column is None:
@@ -187,18 +182,18 @@ def scan(
     dataset: Dataset,
     *,
     reader: str,
-    image: ImageColumn,
+    input: Input,
     label: LabelColumn,
     id_column: str | None,
     split: SplitRule,
 ) -> Scan:
-    """Decode every image and read every label of a dataset once, on the executors.
+    """Read every image or tensor and every label of a dataset once, on the executors.
 
     Args:
         spark: the session whose executors do it.
         dataset: from `open_dataset`.
         reader: a key of `insitu.data.readers.READERS`.
-        image, label: the columns.
+        input, label: what is read of a row.
         id_column: names bad rows; None names them by their place.
         split: which rows train and which validate.
 
@@ -207,7 +202,7 @@ def scan(
     """
     context = spark.sparkContext
     partitions = min(len(dataset.row_groups), _TASKS_PER_CORE * context.defaultParallelism)
-    scanner = _Scanner(reader, image, label, id_column, split)
+    scanner = _Scanner(reader, input, label, id_column, split)
     with workers_user_errors():
         found = context.parallelize(dataset.row_groups, partitions).map(scanner).collect()
     rows: dict[str, list[Rows]] = {name: [] for name in SPLITS}

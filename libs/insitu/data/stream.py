@@ -10,21 +10,22 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from insitu.data.columns import BadLabel, ImageColumn, LabelColumn
+from insitu.data.columns import BadLabel, LabelColumn
+from insitu.data.inputs import Input
 from insitu.data.plan import Rows, Window
 from insitu.data.readers import Reader
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Encoded rows of one worker.
+    """Rows of one worker.
 
     Attributes:
-        images: B encoded images.
+        inputs: [B, ...], as the input's `stored` gives them.
         labels: [B, ...], as `LabelColumn.read` gives them, stacked.
     """
 
-    images: list[bytes]
+    inputs: np.ndarray
     labels: np.ndarray
 
 
@@ -63,20 +64,20 @@ class RowGroupCursor:
 
 
 def stream_batches(
-    windows: Iterator[Window], *, reader: Reader, image: ImageColumn, label: LabelColumn, batch_rows: int
+    windows: Iterator[Window], *, reader: Reader, input: Input, label: LabelColumn, batch_rows: int
 ) -> Iterator[Batch]:
     """Read windows and cut their rows, in training order, into batches.
 
     Args:
         windows: from `ShardPlan.epoch` or `ShardPlan.in_order`.
         reader: opens the row groups.
-        image, label: the columns.
+        input, label: what is read of a row.
         batch_rows: B; the last batch may be smaller.
 
     Raises:
-        BadLabel: a label that was readable when the dataset was scanned no longer is.
+        BadLabel, BadTensor: a value that was readable when the dataset was scanned no longer is.
     """
-    cursor = RowGroupCursor(reader, [image.name, label.name])
+    cursor = RowGroupCursor(reader, [input.column.name, label.name])
     parts: list[pa.Table] = []
     missing = batch_rows
     for window in windows:
@@ -85,17 +86,16 @@ def stream_batches(
             parts.append(table.take(pa.array(order)))
             missing -= len(order)
             if not missing:
-                yield _batch(parts, image, label)
+                yield _batch(parts, input, label)
                 parts, missing = [], batch_rows
         del table  # before the next window is read
     if parts:
-        yield _batch(parts, image, label)
+        yield _batch(parts, input, label)
 
 
-def _batch(parts: Sequence[pa.Table], image: ImageColumn, label: LabelColumn) -> Batch:
+def _batch(parts: Sequence[pa.Table], input: Input, label: LabelColumn) -> Batch:
     record_batch = pa.concat_tables(parts).combine_chunks().to_batches()[0]
-    images = [payload or b"" for payload in image.payloads(record_batch)]
-    return Batch(images, np.stack([_good(value) for value in label.read(record_batch)]))
+    return Batch(input.stored(record_batch), np.stack([_good(value) for value in label.read(record_batch)]))
 
 
 def _good(value: np.ndarray | BadLabel) -> np.ndarray:

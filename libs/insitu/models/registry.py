@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 HEAD = "head"
 Normalization = Literal["batch", "group", "none"]
+Input = Literal["image", "tensor"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Topology:
     """What can be checked about a topology before TensorFlow is loaded.
 
     Attributes:
-        minimum: the smallest H and W, in pixels.
+        minimum: the smallest H and W.
         options: the names of its options, each a positive number.
         normalizations: what may normalise between its layers; the first is its own.
     """
@@ -59,18 +60,20 @@ def check(
     size: tuple[int, int],
     options: Mapping[str, float] = _NO_OPTIONS,
     normalization: Normalization | None = None,
+    input: Input = "image",
 ) -> None:
     """Refuse what `build` cannot build, without loading TensorFlow.
 
     Args:
         name: a topology, one of `names()`.
-        size: (H, W) in pixels.
+        size: (H, W).
         options: the topology's own options.
         normalization: None is the topology's own.
+        input: what the size is of.
 
     Raises:
         UserError: `model.name` is unknown, `model.options` has an unknown key or a value that is not
-            positive, the topology cannot have `model.normalization`, or `data.size` is below its minimum.
+            positive, the topology cannot have `model.normalization`, or the size is below its minimum.
     """
     if name not in _TOPOLOGIES:
         nearest = difflib.get_close_matches(name, _TOPOLOGIES, n=1, cutoff=0.0)[0]
@@ -89,7 +92,8 @@ def check(
         raise UserError("model.normalization", f"{name} cannot have {normalization!r}", f"its choices: {choices}")
     if min(size) < topology.minimum:
         smallest = f"{topology.minimum}x{topology.minimum}"
-        raise UserError("data.size", f"{size[0]}x{size[1]} is too small for {name}", f"give at least {smallest}")
+        setting = "data.size" if input == "image" else "data.tensor_shape"
+        raise UserError(setting, f"{size[0]}x{size[1]} is too small for {name}", f"give at least {smallest}")
 
 
 def build(
@@ -101,6 +105,7 @@ def build(
     activation: Literal["sigmoid", "softmax"],
     options: Mapping[str, float] = _NO_OPTIONS,
     normalization: Normalization | None = None,
+    input: Input = "image",
 ) -> keras.Model:
     """A topology between the shared input and head, with new random weights.
 
@@ -110,32 +115,36 @@ def build(
 
     Args:
         name: a topology, one of `names()`.
-        size: (H, W) in pixels.
-        channels: C, 1 or 3.
+        size: (H, W).
+        channels: C.
         outputs: K.
         activation: of the head; "sigmoid" for K independent labels, "softmax" for one class of K.
         options: the topology's own options.
         normalization: see `insitu.models.normalization`; None is the topology's own.
+        input: what the network reads.
 
     Returns:
-        Input `image`, uint8 [B, H, W, C], values 0..255; output `scores`, float32 [B, K], values 0..1.
+        Input `image`, uint8 [B, H, W, C], values 0..255, or `tensor`, float32 [B, H, W, C], values as they are;
+        output `scores`, float32 [B, K], values 0..1.
         The layer `head` holds the only weights that depend on K.
 
     Raises:
         UserError: as `check`.
     """
-    check(name, size=size, options=options, normalization=normalization)
+    check(name, size=size, options=options, normalization=normalization, input=input)
     from tensorflow import keras
 
     from insitu.models.normalization import replace_batch_normalization
 
     topology = importlib.import_module(f"insitu.models.{name}")
-    image = keras.Input((*size, channels), dtype="uint8", name="image")
-    pixels = keras.layers.Rescaling(1 / 127.5, offset=-1, dtype="float32", name="rescale")(image)
-    features = topology.trunk(pixels, **options)
+    entry = keras.Input((*size, channels), dtype="uint8" if input == "image" else "float32", name=input)
+    maps = entry
+    if input == "image":
+        maps = keras.layers.Rescaling(1 / 127.5, offset=-1, dtype="float32", name="rescale")(entry)
+    features = topology.trunk(maps, **options)
     logits = keras.layers.Dense(outputs, dtype="float32", name=HEAD)(features)
     scores = keras.layers.Activation(activation, dtype="float32", name="scores")(logits)
-    model = keras.Model(image, scores, name=name)
+    model = keras.Model(entry, scores, name=name)
     if normalization in (None, _TOPOLOGIES[name].normalizations[0]):
         return model
     assert normalization != "batch", "only ever a topology's own"

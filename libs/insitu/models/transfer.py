@@ -27,7 +27,8 @@ def start_from(model: keras.Model, source: keras.Model) -> None:
             raise UserError(
                 "model.init",
                 f"{name} is {_shape(theirs, name)} in {source.name}, {_shape(ours, name)} in {model.name}",
-                "give a model directory with the same model.name, options, normalization, data.size and data.channels",
+                "give a model directory with the same model.name, options, normalization, and data.size and "
+                "data.channels or data.tensor_shape",
             )
     for name, variable in ours.items():
         variable.assign(theirs[name])

@@ -9,6 +9,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 PositiveInt = Annotated[int, Field(gt=0)]
+TensorShape = Annotated[tuple[PositiveInt, ...], Field(min_length=2, max_length=3)]
 
 
 class Section(BaseModel):
@@ -31,12 +32,16 @@ class Task(Section):
 
 
 class Data(Section):
-    """Which columns are read, and how an image becomes the model's input."""
+    """Which columns are read, and how a row becomes the model's input: an image of `size`, or a tensor."""
 
-    size: tuple[PositiveInt, PositiveInt]
-    """Height and width of the model's input, in pixels."""
-    channels: Literal[1, 3] = 3
+    size: tuple[PositiveInt, PositiveInt] | None = None
+    """Height and width that images are brought to, in pixels."""
+    tensor_shape: TensorShape | None = Field(default=None, validate_default=True)
+    """Of one row's float tensor: [height, width, channels], or [steps, variables] of a window, a map of one channel."""
+    channels: Literal[1, 3] | None = Field(default=None, validate_default=True)
+    """Of an image; null is 3."""
     image_column: str | None = None
+    tensor_column: str | None = None
     label_column: str | None = None
     id_column: str | None = None
     """Names a row in the quarantine; null takes `id` if there is one, else file, row group and row."""
@@ -49,6 +54,51 @@ class Data(Section):
     """Rows are shuffled within windows of this many MiB of encoded data a worker."""
     max_bad_fraction: Fraction = 0.01
     """The run stops when more than this share of the rows cannot be read."""
+
+    @field_validator("tensor_shape")
+    @classmethod
+    def _either_image_or_tensor(cls, shape: TensorShape | None, info: ValidationInfo) -> TensorShape | None:
+        size = info.data.get("size", "wrong itself")
+        if shape is None and size is None:
+            raise ValueError("neither data.size, for images, nor data.tensor_shape, for tensors, is set")
+        if shape is not None and size is not None:
+            raise ValueError("data.size is of images, data.tensor_shape of tensors: set one of the two")
+        return shape
+
+    @field_validator("channels", "image_column")
+    @classmethod
+    def _of_images(cls, value: object, info: ValidationInfo) -> object:
+        if value is not None and info.data.get("tensor_shape"):
+            raise ValueError(f"{value}, which is for images, and data.tensor_shape reads tensors: leave it out")
+        return value
+
+    @field_validator("channels")
+    @classmethod
+    def _usual_channels(cls, channels: int | None, info: ValidationInfo) -> int | None:
+        return 3 if channels is None and info.data.get("size") else channels
+
+    @field_validator("tensor_column")
+    @classmethod
+    def _of_tensors(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("size"):
+            raise ValueError(f"{value}, which is for tensors, and data.size reads images: leave it out")
+        return value
+
+    @property
+    def input(self) -> Literal["image", "tensor"]:
+        """What a row becomes."""
+        return "tensor" if self.tensor_shape else "image"
+
+    @property
+    def map_size(self) -> tuple[int, int]:
+        """Height and width of the model's input."""
+        size = self.size or (self.tensor_shape or ())[:2]
+        return size[0], size[1]
+
+    @property
+    def map_channels(self) -> int:
+        """Channels of the model's input."""
+        return self.channels or (*(self.tensor_shape or ()), 1)[2]
 
 
 class Model(Section):
@@ -215,6 +265,14 @@ class Recipe(Section):
     data: Data
     model: Model
     training: Training
+
+    @field_validator("training")
+    @classmethod
+    def _changes_images_only(cls, training: Training, info: ValidationInfo) -> Training:
+        changes = [name for name, amount in training.augment if amount]
+        if changes and "data" in info.data and info.data["data"].tensor_shape:
+            raise ValueError(f"augment.{changes[0]} changes images, and data.tensor_shape reads tensors: leave it out")
+        return training
 
     def to_yaml(self) -> str:
         """The recipe as a file that `load` reads, every default written out."""

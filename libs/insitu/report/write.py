@@ -29,7 +29,7 @@ def write_report(
     directory: Path,
     *,
     model: "keras.Model",
-    read_images: Callable[[Sequence[int]], list[np.ndarray]],
+    read_images: Callable[[Sequence[int]], list[np.ndarray]] | None,
 ) -> None:
     """Write `report/index.html`, one file that needs no other and no JavaScript.
 
@@ -38,7 +38,8 @@ def write_report(
             `metrics.json`, `provenance.json` (with `workers` and `restarts`), `history.jsonl`,
             `steps.jsonl` (may be empty) and `predictions.parquet`.
         model: what made the predictions.
-        read_images: gives the uint8 [H, W, C] images of rows of `predictions.parquet`, as the model gets them.
+        read_images: gives the uint8 [H, W, C] images of rows of `predictions.parquet`, as the model
+            gets them; None where it reads none, and no prediction is pictured.
     """
     run = read_run(directory)
     steps = read_lines(directory / artifact.STEPS)
@@ -56,7 +57,7 @@ def write_report(
         answers=_answers_chart(predictions, run, classes),
         calibration=charts.calibration(measured),
         reliability=measured,
-        groups=gallery(predictions, run.class_names, model=model, read_images=read_images),
+        groups=read_images and gallery(predictions, run.class_names, model=model, read_images=read_images),
         throughput=throughput_chart(run, steps),
         workers=[{**worker, "cores": core_ranges(worker["cores"])} for worker in run.provenance["workers"]],
         provenance=_provenance(run),

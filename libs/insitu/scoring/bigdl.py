@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
+from insitu import artifact
 from insitu.bigdl.convert import convert
 from insitu.bigdl.converted import Converted
 from insitu.bigdl.vectors import write_start
 from insitu.cluster.executors import executor_cores
 from insitu.cluster.filesystem import qualify
-from insitu.data.columns import ImageColumn, find_image
+from insitu.data.columns import find_image, find_tensor
+from insitu.data.inputs import ImageInput, Input, TensorInput
 from insitu.errors import UserError
 from insitu.scoring.trained import load
 
@@ -30,18 +32,22 @@ def score(
     model_dir: str,
     *,
     image_column: str | None = None,
+    tensor_column: str | None = None,
     engine_type: EngineType = "mkldnn",
     batch: int = 32,
 ) -> "DataFrame":
-    """Add a column `scores` with the model's scores of each row's image; no job is run.
+    """Add a column `scores` with the model's scores of each row's image or tensor; no job is run.
 
-    Rows are decoded in the executors' tasks and scored a batch at a time, in their order. A row that is no image fails
-    the job that meets it; the message names the task's partition and the row within it, both from 0, and the reason.
+    Rows are decoded in the executors' tasks and scored a batch at a time, in their order. A row that cannot be
+    read fails the job that meets it; the message names the task's partition and the row within it, both from 0, and the
+    reason.
 
     Args:
-        df: has one image column: encoded images, Spark's binaryFile or image, or Hugging Face's struct.
+        df: has one column of what the model reads: of images, encoded, as Spark's binaryFile or image, or as Hugging
+            Face's struct; or of tensors, as lists of numbers or as NumPy arrays in binary.
         model_dir: path or URI of a model directory, which is verified.
         image_column: None for the only column that can be an image, or, among several, the one called `image`.
+        tensor_column: likewise, of the columns that can hold tensors, for a model that reads these.
         engine_type: `mkldnn` computes one batch at a time on all of an executor's cores, `mklblas` one on each core.
         batch: rows that are scored together, for whose activations an executor needs memory.
 
@@ -49,17 +55,17 @@ def score(
         All columns of `df`, and `scores`, array<float> [K], 0..1, in the order of the signature's class names.
 
     Raises:
-        UserError: no usable image column, a column that is called `scores` already, no model directory or a changed
+        UserError: no usable column, a column that is called `scores` already, no model directory or a changed
             one, or a model that BigDL cannot compute.
     """
     from pyspark.sql import DataFrame
 
     spark = df.sparkSession
     _check_options(engine_type, batch)
-    image = _find_image(df, image_column)
     trained = load(qualify(spark, "model_dir", model_dir))
+    input = _find_input(df, trained.signature.preprocessing, image_column, tensor_column)
     converted = _convert(trained.model)
-    height, width = trained.signature.preprocessing.size
+    height, width, channels = input.shape
     with TemporaryDirectory(prefix="insitu-") as scratch:
         write_start(converted, trained.model.get_weights(), scratch)
         scoring = {
@@ -71,11 +77,11 @@ def score(
             "scale": converted.scale,
             "offset": converted.offset,
             "activation": converted.activation,
-            "image": image.name,
-            "image_form": image.form,
+            "input": input.column.name,
+            "input_form": input.column.form,
             "height": height,
             "width": width,
-            "channels": trained.signature.preprocessing.channels,
+            "channels": channels,
         }
         jvm: Any = spark.sparkContext._jvm
         scorer = jvm.com.intel.analytics.bigdl.insitu.Scorer
@@ -89,14 +95,25 @@ def _check_options(engine_type: str, batch: int) -> None:
         raise UserError("batch", f"{batch}, expected at least 1", "give a larger one")
 
 
-def _find_image(df: "DataFrame", name: str | None) -> ImageColumn:
+def _find_input(
+    df: "DataFrame", preprocessing: artifact.Preprocessing, image_column: str | None, tensor_column: str | None
+) -> Input:
     if SCORES in map(str.lower, df.columns):
         raise UserError("df", f"it has a column {SCORES} already", "rename or drop that column")
+    schema = _arrow_schema(df)
     try:
-        return find_image(_arrow_schema(df), name=name)
+        if isinstance(preprocessing, artifact.TensorPreprocessing):
+            _refuse("image_column", image_column, "tensors")
+            return TensorInput(find_tensor(schema, shape=preprocessing.shape, name=tensor_column), preprocessing.shape)
+        _refuse("tensor_column", tensor_column, "images")
+        return ImageInput(find_image(schema, name=image_column), preprocessing.size, preprocessing.channels)
     except UserError as error:
-        _, problem, mend = error.args
-        raise UserError("image_column", problem, mend) from None
+        raise UserError(error.setting.removeprefix("data."), *error.args[1:]) from None
+
+
+def _refuse(argument: str, name: str | None, read: str) -> None:
+    if name is not None:
+        raise UserError(argument, f"{name}, and the model reads {read}", "leave it out")
 
 
 def _arrow_schema(df: "DataFrame") -> pa.Schema:

@@ -14,7 +14,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import Trial, TrialState
 
-from insitu import artifact, models
+from insitu import artifact
 from insitu.cluster.filesystem import open_filesystem, qualify
 from insitu.errors import UserError
 from insitu.recipe import Recipe, load
@@ -22,7 +22,7 @@ from insitu.sweep.picture import save_picture
 from insitu.sweep.results import Results, figures
 from insitu.sweep.space import Params, overrides
 from insitu.training.engines.base import Listener
-from insitu.training.run import train
+from insitu.training.run import check, train
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -121,8 +121,7 @@ def _draw(space: dict[str, BaseDistribution], random: int | None, seed: int) -> 
 def _recipe(path: str, settings: Sequence[str], params: Params) -> Recipe:
     """A trial's recipe, checked as far as it can be without the data."""
     recipe = load(path, [*settings, *overrides(params)])
-    model = recipe.model
-    models.check(model.name, size=recipe.data.size, options=model.options, normalization=model.normalization)
+    check(recipe)
     return recipe
 
 

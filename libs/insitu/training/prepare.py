@@ -9,6 +9,7 @@ from pyspark.sql import SparkSession
 from insitu.cluster.cpu import bf16_is_faster, executors_cpu_flags
 from insitu.data import columns
 from insitu.data.dataset import Dataset, open_dataset
+from insitu.data.inputs import ImageInput, Input, TensorInput
 from insitu.data.labels import MAX_CLASSES
 from insitu.data.pipeline import Source
 from insitu.data.plan import ShardPlan, plan_shards
@@ -60,14 +61,14 @@ def prepare(spark: SparkSession, recipe: Recipe, uri: str) -> Prepared:
             "choose the task that the labels are for, or another data.label_column",
         )
     named = _class_names(recipe, dataset, label.name)
-    image = columns.find_image(dataset.schema, name=data.image_column, exclude=[label.name])
+    input = _find_input(dataset, recipe, label.name)
     print(f"data: checking {dataset.rows} rows of {len(dataset.row_groups)} row groups", file=sys.stderr)
     stored, folders = set(dataset.schema.names), dataset.partition_columns
     found = scan(
         spark,
         dataset,
         reader=data.reader,
-        image=image,
+        input=input,
         label=label,
         id_column=_optional_column(dataset, "data.id_column", data.id_column, "id", known=stored),
         split=SplitRule(
@@ -82,7 +83,7 @@ def prepare(spark: SparkSession, recipe: Recipe, uri: str) -> Prepared:
     for split in found.labels.values():
         task.check_range(_counts(split), len(names))
     task.check_variety(counts, len(names))
-    source = Source(data.reader, image, label, data.size, data.channels, task.label_shape(len(names)), task.label_dtype)
+    source = Source(data.reader, input, label, task.label_shape(len(names)), task.label_dtype)
     return Prepared(dataset, found, source, names, counts)
 
 
@@ -115,7 +116,8 @@ def shard(recipe: Recipe, prepared: Prepared, layout: Layout) -> tuple[ShardPlan
             f"{workers} workers for {rows['validation']} validation rows, each needs one",
             "lower it, or move rows to the validation split",
         )
-    window = max(batch // workers, int(recipe.data.shuffle_mib * 2**20 / max(1, prepared.dataset.row_bytes)))
+    row_bytes = max(1, prepared.dataset.row_bytes, prepared.source.input.held_bytes)
+    window = max(batch // workers, int(recipe.data.shuffle_mib * 2**20 / row_bytes))
     train, validation = (
         plan_shards(
             prepared.scan.rows[name],
@@ -138,6 +140,16 @@ def check_batch(global_batch: int, workers: int) -> None:
             f"{global_batch} images cannot be shared evenly by {workers} workers",
             f"set a multiple of {workers}, or training.workers",
         )
+
+
+def _find_input(dataset: Dataset, recipe: Recipe, label: str) -> Input:
+    data = recipe.data
+    if data.tensor_shape:
+        tensor = columns.find_tensor(dataset.schema, shape=data.tensor_shape, name=data.tensor_column, exclude=[label])
+        return TensorInput(tensor, data.tensor_shape)
+    assert data.size and data.channels
+    image = columns.find_image(dataset.schema, name=data.image_column, exclude=[label])
+    return ImageInput(image, data.size, data.channels)
 
 
 def _count_classes(task: Task, counts: LabelCounts, label: str) -> int:

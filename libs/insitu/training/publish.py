@@ -63,7 +63,8 @@ def publish(
         persist(lambda: _fetch_record(run, directory), "reading the run's record")
         history = "".join(json.dumps(line) + "\n" for line in result.history)
         (directory / artifact.HISTORY).write_text(history)
-        _draw_report(directory, model, _image_reader(prepared, validation, rows))
+        read_images = _image_reader(prepared, validation, rows) if recipe.data.input == "image" else None
+        _draw_report(directory, model, read_images)
         try:
             persist(lambda: artifact.publish(directory, summary["output"], staging=run.uri), "publishing the model")
         except FILE_SYSTEM_ERRORS as error:
@@ -101,7 +102,7 @@ def provenance(
     }
 
 
-def _draw_report(directory: Path, model: "keras.Model", read_images: ReadImages) -> None:
+def _draw_report(directory: Path, model: "keras.Model", read_images: ReadImages | None) -> None:
     """A report that cannot be drawn is said, and costs no model."""
     from insitu.report import write_report  # here: its libraries take two seconds to load
 
@@ -113,15 +114,19 @@ def _draw_report(directory: Path, model: "keras.Model", read_images: ReadImages)
 
 
 def _signature(model: "keras.Model", recipe: Recipe) -> artifact.Signature:
-    """What the model takes and gives, with the arguments of the decoder that training used."""
+    """What the model takes and gives, with the arguments of the reading that training used."""
     assert recipe.task.classes is not None
-    image, scores = model.inputs[0], model.outputs[0]
+    entry, scores, data = model.inputs[0], model.outputs[0], recipe.data
     return artifact.Signature(
         task=recipe.task.kind,
-        inputs=(artifact.Tensor("image", image.dtype.name, tuple(image.shape), "NHWC"),),
+        inputs=(artifact.Tensor(data.input, entry.dtype.name, tuple(entry.shape), "NHWC"),),
         outputs=(artifact.Tensor("scores", scores.dtype.name, tuple(scores.shape), "NK"),),
         class_names=recipe.task.classes,
-        preprocessing=artifact.Preprocessing(artifact.DECODER, recipe.data.size, recipe.data.channels),
+        preprocessing=(
+            artifact.TensorPreprocessing(data.tensor_shape)
+            if data.tensor_shape
+            else artifact.ImagePreprocessing(data.map_size, data.map_channels)
+        ),
     )
 
 
@@ -151,7 +156,7 @@ def _image_reader(prepared: Prepared, validation: ShardPlan, rows: Sequence[Rows
             offset = place - int(ends[which])  # from the piece's end
             pieces.append(rows[which][slice(offset, offset + 1 or None)])
         batches = prepared.source.validation_batches(replace(validation, shards=(tuple(pieces),)), 0)
-        return [image for batch in batches for image in prepared.source.decode(batch.images)]
+        return [image for batch in batches for image in prepared.source.input.decode(batch.inputs)]
 
     return read
 

@@ -138,9 +138,10 @@ def check(recipe: Recipe) -> None:
     """
     models.check(
         recipe.model.name,
-        size=recipe.data.size,
+        size=recipe.data.map_size,
         options=recipe.model.options,
         normalization=recipe.model.normalization,
+        input=recipe.data.input,
     )
     if recipe.training.workers:
         check_batch(recipe.training.global_batch, recipe.training.workers)

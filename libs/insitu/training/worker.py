@@ -35,8 +35,9 @@ def build_model(recipe: Recipe, classes: int) -> "keras.Model":
     with _keras_globals(seed=recipe.training.seed, bf16=recipe.training.precision == "bf16"):
         return models.build(
             recipe.model.name,
-            size=recipe.data.size,
-            channels=recipe.data.channels,
+            size=recipe.data.map_size,
+            channels=recipe.data.map_channels,
+            input=recipe.data.input,
             outputs=classes,
             activation=TASKS[recipe.task.kind].activation,
             options=recipe.model.options,

@@ -82,7 +82,7 @@ class BigdlEngine:
             local_batch=local_batch,
             threads=layout.threads,
             workers=workers,
-            row_bytes=4 * math.prod(source.size) * source.channels,
+            row_bytes=4 * math.prod(source.input.shape),
             window=int(job.recipe.data.shuffle_mib * 2**20 * min(1, rows / job.train.window_rows)),
         )
         check_memory(self._spark, needed, engine_type, images=workers * local_batch)
@@ -159,17 +159,17 @@ def _settings(job: TrainingJob, converted: Converted, engine_type: str, layout: 
 
 def _source(source: Source) -> str:
     """For `Source.parse`, jvm/RowGroups.scala."""
-    height, width = source.size
+    height, width, channels = source.input.shape
     return json.dumps(
         {
-            "image": source.image.name,
-            "image_form": source.image.form,
+            "input": source.input.column.name,
+            "input_form": source.input.column.form,
             "label": source.label.name,
             "label_form": source.label.form,
             "label_width": math.prod(source.label_shape),
             "height": height,
             "width": width,
-            "channels": source.channels,
+            "channels": channels,
         }
     )
 

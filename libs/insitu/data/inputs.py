@@ -1,0 +1,117 @@
+"""What a row becomes for the network: an image or a tensor.
+
+Legend: B rows of a batch, h, w, C the model's input.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from insitu.data.columns import ImageColumn, TensorColumn
+from insitu.data.decode import BadImage, decode
+from insitu.data.tensors import BadTensor, read_tensors
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """Images, encoded until a batch needs them.
+
+    Attributes:
+        column: where they are.
+        size: (h, w) that they are brought to.
+        channels: C.
+    """
+
+    column: ImageColumn
+    size: tuple[int, int]
+    channels: int
+
+    dtype = "uint8"
+    """Of the model's input."""
+    stored_dtype = "string"
+    stored_shape = ()
+    """Of a row as `stored` gives it."""
+    held_bytes = 0
+    """What a row in memory takes at least, in bytes; images take what they take in the file."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(h, w, C)."""
+        return (*self.size, self.channels)
+
+    def faults(self, batch: pa.RecordBatch) -> Iterator[str]:
+        """For each row why it cannot be decoded, or ""."""
+        for payload in self.column.payloads(batch):
+            try:
+                decode(payload, size=None, channels=3)
+            except BadImage as error:
+                yield str(error)
+            else:
+                yield ""
+
+    def stored(self, batch: pa.RecordBatch) -> np.ndarray:
+        """The rows' encoded images, object [B]."""
+        return np.array([payload or b"" for payload in self.column.payloads(batch)], object)
+
+    def decode(self, stored: np.ndarray) -> np.ndarray:
+        """uint8 [B, h, w, C]; raises `BadImage`."""
+        return np.stack([decode(payload, size=self.size, channels=self.channels) for payload in stored])
+
+
+@dataclass(frozen=True)
+class TensorInput:
+    """Tensors, read from Arrow a batch at a time.
+
+    Attributes:
+        column: where they are.
+        tensor_shape: (h, w, C), or (h, w) of a map of one channel.
+    """
+
+    column: TensorColumn
+    tensor_shape: tuple[int, ...]
+
+    dtype = "float32"
+    """Of the model's input."""
+    stored_dtype = "float32"
+
+    @property
+    def stored_shape(self) -> tuple[int, int, int]:
+        """Of a row as `stored` gives it."""
+        return self.shape
+
+    @property
+    def held_bytes(self) -> int:
+        """What a row in memory takes at least, in bytes, however well the file is compressed."""
+        return 4 * math.prod(self.shape)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(h, w, C)."""
+        height, width, channels = (*self.tensor_shape, 1)[:3]
+        return height, width, channels
+
+    def faults(self, batch: pa.RecordBatch) -> Iterator[str]:
+        """For each row why it cannot be read, or ""."""
+        _, faults = self._read(batch)
+        return (faults.get(row, "") for row in range(batch.num_rows))
+
+    def stored(self, batch: pa.RecordBatch) -> np.ndarray:
+        """float32 [B, h, w, C]; raises `BadTensor`."""
+        tensors, faults = self._read(batch)
+        if faults:
+            raise BadTensor(next(iter(faults.values())))
+        return tensors
+
+    def decode(self, stored: np.ndarray) -> np.ndarray:
+        """What `stored` gave: float32 [B, h, w, C]."""
+        return stored
+
+    def _read(self, batch: pa.RecordBatch) -> tuple[np.ndarray, dict[int, str]]:
+        column = batch.column(batch.schema.get_field_index(self.column.name))
+        return read_tensors(column, shape=self.tensor_shape)
+
+
+Input = ImageInput | TensorInput
