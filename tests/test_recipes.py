@@ -65,6 +65,7 @@ def test_the_recipes_are_all_there() -> None:
         "mammography-transfer.yaml",
         "mcnn.yaml",
         "resnet50.yaml",
+        "windows.yaml",
     }
 
 

@@ -35,6 +35,11 @@ def _parser() -> argparse.ArgumentParser:
     xrays.add_argument("--size", type=int, required=True, metavar="S", help="height and width in pixels")
     xrays.add_argument("--seed", type=int, default=17, metavar="K", help="default: 17")
     xrays.set_defaults(run=_xrays)
+    windows = data.add_parser("windows", help="synthetic sensor windows, 64 steps of 32 variables, with 3 classes")
+    windows.add_argument("output", metavar="OUT")
+    windows.add_argument("--rows", type=int, required=True, metavar="N")
+    windows.add_argument("--seed", type=int, default=17, metavar="K", help="default: 17")
+    windows.set_defaults(run=_windows)
     show = commands.add_parser("show", help="print a model directory: what it predicts, how well, where it comes from")
     show.add_argument("directory", metavar="DIR")
     show.set_defaults(run=_show)
@@ -79,6 +84,13 @@ def _xrays(args: argparse.Namespace) -> dict[str, Any]:
 
     spark = spark_session("insitu data xrays")
     return write_xrays(spark, args.output, images=args.images, size=args.size, seed=args.seed)
+
+
+def _windows(args: argparse.Namespace) -> dict[str, Any]:
+    from insitu.cluster.session import spark_session
+    from insitu.data.windows import write_windows
+
+    return write_windows(spark_session("insitu data windows"), args.output, rows=args.rows, seed=args.seed)
 
 
 def _show(args: argparse.Namespace) -> dict[str, Any]:
