@@ -1,0 +1,1 @@
+"""Recommendation: alternating least squares and what is made of its factors."""
