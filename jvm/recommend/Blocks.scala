@@ -1,8 +1,7 @@
 package insitu.recommend.als
 
+import java.nio.{ByteBuffer, ByteOrder}
 import java.util.Arrays
-
-import scala.util.hashing.byteswap32
 
 /** Ratings as three columns; a row is one side's id, a column the other's. */
 private[als] final case class Ratings(rows: Array[Int], columns: Array[Int], values: Array[Float]) {
@@ -10,29 +9,45 @@ private[als] final case class Ratings(rows: Array[Int], columns: Array[Int], val
 
   def transposed: Ratings = Ratings(columns, rows, values)
 
-  /** The ratings of each of `blocks` blocks of rows; blocks without any are left out. */
-  def split(blocks: Int): Iterator[(Int, Ratings)] = {
+  /** The ratings of each of `blocks` blocks of rows, packed; blocks without any are left out. */
+  def split(blocks: Int): Iterator[(Int, Array[Byte])] = {
     val block = Counts.ints(count)(i => Blocks.of(rows(i), blocks))
     val starts = Counts.starts(block, blocks)
     val order = Counts.order(block, starts)
     (0 until blocks).iterator.filter(b => starts(b) < starts(b + 1)).map { b =>
-      val (first, size) = (starts(b), starts(b + 1) - starts(b))
-      b -> Ratings(
-        Counts.ints(size)(i => rows(order(first + i))),
-        Counts.ints(size)(i => columns(order(first + i))),
-        Counts.floats(size)(i => values(order(first + i)))
-      )
+      val packed = Packed.buffer(Ratings.Words * (starts(b + 1) - starts(b)))
+      (starts(b) until starts(b + 1)).foreach(i => packed.putInt(rows(order(i))))
+      (starts(b) until starts(b + 1)).foreach(i => packed.putInt(columns(order(i))))
+      (starts(b) until starts(b + 1)).foreach(i => packed.putFloat(values(order(i))))
+      b -> packed.array
     }
   }
 }
 
 private[als] object Ratings {
-  def concat(parts: Seq[Ratings]): Ratings =
-    Ratings(
-      Array.concat(parts.map(_.rows): _*),
-      Array.concat(parts.map(_.columns): _*),
-      Array.concat(parts.map(_.values): _*)
-    )
+  private val Words = 3
+
+  /** All ratings in what `split` gave. */
+  def unpack(parts: Seq[Array[Byte]]): Ratings = {
+    val counts = parts.map(_.length / (Words * Packed.WordBytes))
+    val all = Ratings(new Array[Int](counts.sum), new Array[Int](counts.sum), new Array[Float](counts.sum))
+    for (((part, count), start) <- parts.zip(counts).zip(counts.scanLeft(0)(_ + _))) {
+      val packed = Packed.reading(part)
+      packed.asIntBuffer.get(all.rows, start, count).get(all.columns, start, count)
+      packed.position(2 * count * Packed.WordBytes)
+      packed.asFloatBuffer.get(all.values, start, count)
+    }
+    all
+  }
+}
+
+/** Numbers as bytes: Java's serialization writes arrays of other types number by number. */
+private[als] object Packed {
+  val WordBytes = 4
+
+  def buffer(words: Int): ByteBuffer = reading(new Array[Byte](Math.multiplyExact(words, WordBytes)))
+
+  def reading(bytes: Array[Byte]): ByteBuffer = ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN)
 }
 
 private[als] object Blocks {
@@ -65,7 +80,10 @@ private[als] final case class InBlock(
   /** The factors that other blocks sent, put together: [columns, rank]. */
   def table(received: Iterator[Message], rank: Int): Array[Float] = {
     val factors = new Array[Float](Math.multiplyExact(columns.length, rank))
-    received.foreach(message => message.factors.copyToArray(factors, tableStarts(message.from) * rank))
+    received.foreach { message =>
+      Packed.reading(message.factors).asFloatBuffer
+        .get(factors, tableStarts(message.from) * rank, message.factors.length / Packed.WordBytes)
+    }
     factors
   }
 }
@@ -73,8 +91,8 @@ private[als] final case class InBlock(
 private[als] object InBlock {
 
   /** Compress the ratings of one block of rows; but for the values of equal pairs, their order does not matter. */
-  def apply(parts: Iterator[Ratings], columnBlocks: Int): InBlock = {
-    val all = Ratings.concat(parts.toSeq)
+  def apply(parts: Iterator[Array[Byte]], columnBlocks: Int): InBlock = {
+    val all = Ratings.unpack(parts.toVector)
     val rows = Index(all.rows, 1)
     val columns = Index(all.columns, columnBlocks)
     val source = Counts.ints(all.count)(i => columns.place(all.columns(i)))

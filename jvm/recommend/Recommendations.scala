@@ -26,10 +26,11 @@ object Recommendations {
     * @param items the same of the items.
     * @param count items for each user; fewer where there are not as many.
     * @param seen pairs of user and item ids, as integers, that are left out; null for none.
-    * @param columns names of the user and of the item in the result.
+    * @param user name of the users' column in the result.
+    * @param item name of the items' field in it.
     * @return a row for each user: its id, and `recommendations`, an array of structs of item and `rating`, best first.
     */
-  def top(users: DataFrame, items: DataFrame, rank: Int, count: Int, seen: DataFrame, columns: Array[String]): DataFrame = {
+  def top(users: DataFrame, items: DataFrame, rank: Int, count: Int, seen: DataFrame, user: String, item: String): DataFrame = {
     val context = users.sparkSession.sparkContext
     val blocks = factors(items).toLocalIterator.grouped(math.max(1, BlockFloats / rank)).map { group =>
       context.broadcast(Block(group.map(_._1).toArray, Array.concat(group.map(_._2): _*)))
@@ -37,8 +38,8 @@ object Recommendations {
     val best =
       if (seen == null) factors(users).mapPartitions(_.grouped(GroupUsers).flatMap(new Scorer(rank, count, blocks).best(_, None)))
       else unseen(factors(users), seen, rank, count, blocks)
-    val item = StructType(Seq(StructField(columns(1), IntegerType), StructField("rating", FloatType)))
-    val schema = StructType(Seq(StructField(columns(0), IntegerType), StructField("recommendations", ArrayType(item))))
+    val entry = StructType(Seq(StructField(item, IntegerType), StructField("rating", FloatType)))
+    val schema = StructType(Seq(StructField(user, IntegerType), StructField("recommendations", ArrayType(entry))))
     users.sparkSession.createDataFrame(best.map { case (id, top) => Row(id, top.map(Row.fromTuple(_)).toSeq) }, schema)
   }
 

@@ -56,8 +56,7 @@ private[als] class RowSolver(protected val problem: Problem, base: Option[Array[
     gather(block, from, n, table)
     blas.ssyrk("U", "T", n, rank, 1f, columns, 0, rank, 0f, inner, 0, n)
     addToDiagonal(inner, n, shrinkage)
-    lapack.sposv("U", n, 1, inner, 0, n, weight, 0, n, info)
-    checkSolved()
+    solvePositive(inner, n, weight, 0)
     blas.sgemv("N", rank, n, 1f, columns, 0, rank, weight, 0, 1, 0f, factors, at, 1)
     shrinkage.toDouble * shrinkage * dot(weight, 0, weight, 0, n) // what is left of r is reg n times the dual solution
   }
@@ -89,9 +88,15 @@ private[als] class RowSolver(protected val problem: Problem, base: Option[Array[
   }
 
   /** Solve `normal` for the right side in `factors` from `at` on, in its place. */
-  protected def solveNormal(factors: Array[Float], at: Int): Unit = {
-    lapack.sposv("U", rank, 1, normal, 0, rank, factors, at, rank, info)
-    checkSolved()
+  protected def solveNormal(factors: Array[Float], at: Int): Unit = solvePositive(normal, rank, factors, at)
+
+  private def solvePositive(matrix: Array[Float], order: Int, right: Array[Float], at: Int): Unit = {
+    if (order <= SmallCholesky.Largest) info.`val` = if (SmallCholesky.solve(matrix, order, right, at)) 0 else 1
+    else lapack.sposv("U", order, 1, matrix, 0, order, right, at, order, info)
+    if (info.`val` != 0)
+      throw new IllegalArgumentException(
+        s"regParam: ${problem.reg} leaves normal equations that single precision cannot solve; set a larger one"
+      )
   }
 
   /** Fill `columns`, `confidence` and `weight` for n ratings. */
@@ -132,12 +137,6 @@ private[als] class RowSolver(protected val problem: Problem, base: Option[Array[
     var i = 0
     while (i < order) { matrix(i * order + i) += value; i += 1 }
   }
-
-  private def checkSolved(): Unit =
-    if (info.`val` != 0)
-      throw new IllegalArgumentException(
-        s"regParam: ${problem.reg} leaves normal equations that single precision cannot solve; set a larger one"
-      )
 }
 
 private[als] object RowSolver {

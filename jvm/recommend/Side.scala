@@ -5,8 +5,8 @@ import java.util.Arrays
 import org.apache.spark.HashPartitioner
 import org.apache.spark.rdd.RDD
 
-/** Factors that a block of one side sends to a block of the other: [requested ids, rank], flat. */
-private[als] final case class Message(from: Int, factors: Array[Float])
+/** Factors that a block of one side sends to a block of the other: [requested ids, rank], packed. */
+private[als] final case class Message(from: Int, factors: Array[Byte])
 
 /** Where a block's factors go: for each block of the other side, the places of the rows that it needs.
   *
@@ -17,10 +17,10 @@ private[als] final case class Route(sender: Int, places: Array[Array[Int]]) {
   /** What each receiver is sent. */
   def messages(factors: Array[Float], rank: Int): Iterator[(Int, Message)] =
     places.indices.iterator.map { receiver =>
-      val own = places(receiver)
-      val sent = new Array[Float](own.length * rank)
-      for (i <- own.indices) System.arraycopy(factors, own(i) * rank, sent, i * rank, rank)
-      receiver -> Message(sender, sent)
+      val packed = Packed.buffer(Math.multiplyExact(places(receiver).length, rank))
+      val floats = packed.asFloatBuffer
+      places(receiver).foreach(place => floats.put(factors, place * rank, rank))
+      receiver -> Message(sender, packed.array)
     }
 }
 

@@ -19,6 +19,7 @@ from conftest import SEED
 from insitu.recommend.als import ALS
 from recommend.planted import NOISE, planted
 
+
 @pytest.fixture(scope="module")
 def table() -> pd.DataFrame:
     return planted(np.random.default_rng(SEED), users=200, items=100, ratings=16_000)
@@ -92,7 +93,7 @@ def test_nonnegative_factors_are_the_best_ones(spark: SparkSession) -> None:
 @pytest.mark.parametrize("solver", ["cholesky", "cg"])
 @pytest.mark.parametrize("rank", [3, 30])
 def test_held_out_error_is_mllibs(split: tuple[DataFrame, DataFrame], solver: str, rank: int) -> None:
-    """At the planted rank also at most 1.1 times the noise. Far above it three steps of conjugate gradient are short."""
+    """At the planted rank also at most 1.1 times the noise; far above it conjugate gradient needs more iterations."""
     train, held_out = split
     settings: dict[str, Any] = {"rank": rank, "maxIter": 10, "regParam": 0.002, "seed": 1}
     ours = rmse(ALS(solver=solver, **settings).fit(train), held_out)

@@ -27,7 +27,7 @@ def listed(recommended: DataFrame) -> dict[int, list[tuple[int, float]]]:
 
 
 def test_all_users_get_mllibs_items(model: ALSModel) -> None:
-    ours, theirs = top_items(model, 10), model.recommendForAllUsers(10)
+    ours, theirs = top_items(model, k=10), model.recommendForAllUsers(10)
     assert ours.schema.simpleString() == theirs.schema.simpleString()
     expected = listed(theirs)
     assert listed(ours).keys() == expected.keys()
@@ -38,7 +38,7 @@ def test_all_users_get_mllibs_items(model: ALSModel) -> None:
 
 def test_named_users_and_what_they_have_seen(spark: SparkSession, model: ALSModel, ratings: DataFrame) -> None:
     users = spark.createDataFrame([(3,), (7,), (3,), (10**6,)], "who int")
-    found = listed(top_items(model, 4, users=users, seen=ratings))
+    found = listed(top_items(model, users, 4, ratings))
     assert sorted(found) == [3, 7]
     vectors = {row.id: np.array(row.features) for row in model.itemFactors.collect()}
     for user, items in found.items():
@@ -51,5 +51,5 @@ def test_named_users_and_what_they_have_seen(spark: SparkSession, model: ALSMode
 def test_more_items_than_there_are_and_equal_scores(spark: SparkSession) -> None:
     pairs = spark.createDataFrame([(1, item, 0.0) for item in (5, -3, 9)], "who int, what int, rating float")
     flat = ALS(rank=2, maxIter=1, seed=1, userCol="who", itemCol="what").fit(pairs)
-    assert listed(top_items(flat, 10)) == {1: [(-3, 0.0), (5, 0.0), (9, 0.0)]}
-    assert listed(top_items(flat, 2)) == {1: [(-3, 0.0), (5, 0.0)]}
+    assert listed(top_items(flat, k=10)) == {1: [(-3, 0.0), (5, 0.0), (9, 0.0)]}
+    assert listed(top_items(flat, k=2)) == {1: [(-3, 0.0), (5, 0.0)]}

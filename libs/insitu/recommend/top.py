@@ -8,20 +8,19 @@ if TYPE_CHECKING:
 
 
 def top_items(
-    model: "ALSModel", count: int, *, users: "DataFrame | None" = None, seen: "DataFrame | None" = None
+    model: "ALSModel", users: "DataFrame | None" = None, k: int = 10, seen: "DataFrame | None" = None
 ) -> "DataFrame":
-    """The `count` items with the highest predicted ratings, as `ALSModel.recommendForAllUsers` gives them.
+    """The `k` items with the highest predicted ratings for each user, as `ALSModel.recommendForAllUsers` gives them.
 
     Args:
         model: of `insitu.recommend.als.ALS` or of MLlib's.
-        count: items for each user.
-        users: has the model's user column; None for all users of the model. Users that the model does not
-            know are left out.
+        users: has the model's user column; None for all users of the model. Those that it does not know are left out.
+        k: items for each user; a user gets fewer where there are not so many.
         seen: has the model's user and item columns; pairs that are not recommended.
 
     Returns:
         a row a user: the user column (int), and `recommendations`, array<struct<item column: int, rating: float>>, the
-        highest rating first, of equal ones the smaller id first.
+        highest rating first, of equal ones the smaller id first. A user who has seen all items has an empty array.
     """
     from pyspark.sql import DataFrame
 
@@ -29,13 +28,10 @@ def top_items(
     factors = model.userFactors
     if users is not None:
         factors = factors.join(users.select(users[user].alias("id")), "id", "left_semi")
-    pairs = None if seen is None else seen.select(seen[user].cast("int"), seen[item].cast("int"))
+    pairs = None if seen is None else seen.select(seen[user].cast("int"), seen[item].cast("int"))._jdf
     spark = factors.sparkSession
     jvm: Any = spark.sparkContext._jvm
-    columns = spark.sparkContext._gateway.new_array(jvm.String, 2)
-    columns[0], columns[1] = user, item
-    recommendations = jvm.insitu.recommend.als.Recommendations
-    top = recommendations.top(
-        factors._jdf, model.itemFactors._jdf, model.rank, count, None if pairs is None else pairs._jdf, columns
+    top = jvm.insitu.recommend.als.Recommendations.top(
+        factors._jdf, model.itemFactors._jdf, model.rank, k, pairs, user, item
     )
     return DataFrame(top, spark)
