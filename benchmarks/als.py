@@ -22,7 +22,6 @@ from xrays import BUILD
 _BIN = Path(sys.executable).parent
 _RANKS = (10, 64, 128)
 _TOLERANCE = 1e-3
-_BLOCKS = (CORES, 5 * CORES)
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,7 @@ class Fit:
         native: whether MLlib and netlib find MKL; else they take Java's BLAS.
         implicit: feedback, of the ratings' sizes.
         scale: times 2 million ratings, 60 000 users and 20 000 items.
+        first_core, cores: the cores that it is kept on.
     """
 
     name: str
@@ -44,25 +44,29 @@ class Fit:
     native: bool = True
     implicit: bool = False
     scale: int = 1
+    first_core: int = 0
+    cores: int = CORES
 
     def run(self) -> dict[str, Any]:
         """`seconds`, `rmse` on held-out ratings, `blocks` that were best."""
         settings = {
             "module": self.module,
-            "blocks": _BLOCKS,
+            "blocks": (self.cores, 5 * self.cores),
             "rank": self.rank,
             "regParam": 0.05,
             "implicitPrefs": self.implicit,
         }
         library = {} if self.native else {"INSITU_MKL": "none: Java's BLAS is wanted"}
-        found = _submit("benchmarks/als_fit.py", str(_ratings(self.scale)), json.dumps(settings), **library)
+        cores = range(self.first_core, self.first_core + self.cores)
+        found = _submit(cores, "benchmarks/als_fit.py", str(_ratings(self.scale)), json.dumps(settings), **library)
         print(f"{self.name} rank {self.rank}: {found}", file=sys.stderr)
         return found
 
 
-def _submit(*program: str, **environment: str) -> dict[str, Any]:
-    """The JSON on the last line that a program prints under spark-submit on all cores."""
-    command = [_BIN / "spark-submit", "--master", f"local[{CORES}]", "--driver-memory", "10g", *program]
+def _submit(cores: range, *program: str, **environment: str) -> dict[str, Any]:
+    """The JSON on the last line that a program prints under spark-submit on these cores."""
+    kept = ["taskset", "-c", f"{cores[0]}-{cores[-1]}"]
+    command = [*kept, _BIN / "spark-submit", "--master", f"local[{len(cores)}]", "--driver-memory", "10g", *program]
     done = subprocess.run(
         command,
         cwd=ROOT,
@@ -131,7 +135,7 @@ def _implicit_vs_implicit() -> None:
 
 
 def _recommend_vs_mllib() -> None:
-    found = _submit("benchmarks/als_top.py", str(_ratings(1)))
+    found = _submit(range(CORES), "benchmarks/als_top.py", str(_ratings(1)))
     if found["differing"]:
         raise RuntimeError(f"{found['differing']} users get other items than MLlib's: the time does not count")
     ours, theirs = {"seconds": found["ours"]}, {"seconds": found["mllib"]}

@@ -22,8 +22,8 @@ def test_a_killed_executor_costs_an_iteration(
     runs = {}
     for name, kills in (("undisturbed", "[]"), ("killed", "[3, 12]")):
         runs[name] = submit(JOB, tmp_path / "ratings.parquet", tmp_path / name, kills, master=standalone)
-    ours, theirs = (pd.read_parquet(tmp_path / name).set_index("id").sort_index() for name in ("killed", "undisturbed"))
-    np.testing.assert_allclose(np.stack(ours["features"]), np.stack(theirs["features"]), atol=1e-3)
     told = [entry["iteration"] for entry in runs["killed"].summary["history"]]
     assert told == list(range(1, 31))
+    ours, theirs = (pd.read_parquet(tmp_path / name).set_index("id").sort_index() for name in ("killed", "undisturbed"))
+    np.testing.assert_allclose(np.stack(ours["features"]), np.stack(theirs["features"]), atol=1e-3)
     assert runs["killed"].stderr.count("kill: ") == 2
