@@ -30,7 +30,7 @@ def split(spark: SparkSession, table: pd.DataFrame) -> tuple[DataFrame, DataFram
     return spark.createDataFrame(table[:14_000]).cache(), spark.createDataFrame(table[14_000:]).cache()
 
 
-def rmse(model: mllib.ALSModel, held_out: DataFrame) -> float:
+def rmse(model: mllib.ALSModel | PipelineModel, held_out: DataFrame) -> float:
     return RegressionEvaluator(labelCol="rating").evaluate(model.transform(held_out))
 
 
@@ -54,7 +54,7 @@ def residuals(model: mllib.ALSModel, table: pd.DataFrame, *, reg: float, alpha: 
             matrix = every.T @ every + columns.T @ (confidence[:, None] * columns)
             right, counted = columns.T @ ((1 + confidence) * (rating > 0)), int((rating > 0).sum())
         matrix += reg * counted * np.eye(rank)
-        far.append(np.linalg.norm(matrix @ x[user] - right) / max(np.linalg.norm(right), 1e-6))
+        far.append(float(np.linalg.norm(matrix @ x[user] - right)) / max(float(np.linalg.norm(right)), 1e-6))
     return far
 
 
@@ -204,6 +204,7 @@ def test_it_is_saved_and_loaded_as_mllibs(split: tuple[DataFrame, DataFrame], tm
     als = ALS(rank=3, maxIter=3, solver="cg", seed=1, coldStartStrategy="drop")
     als.save(str(tmp_path / "als"))
     loaded = ALS.load(str(tmp_path / "als"))
+    assert isinstance(loaded, ALS)
     assert (loaded.getSolver(), loaded.getRank(), loaded.getColdStartStrategy()) == ("cg", 3, "drop")
     model = loaded.fit(train)
     model.save(str(tmp_path / "model"))

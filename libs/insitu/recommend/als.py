@@ -57,4 +57,5 @@ class ALS(recommendation.ALS):
         Each has `iteration` (from 1), `seconds`, and `loss`: the mean squared error of the training ratings; for
         implicit feedback that of all pairs of user and item, by confidence, summed and divided by the ratings.
         """
-        return json.loads(self._java_obj.history())
+        java: Any = self._java_obj
+        return json.loads(java.history())
