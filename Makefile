@@ -32,4 +32,4 @@ test-nightly: setup-dev
 
 # Every speed that the README claims, as JSON lines; half an hour to an hour and a half on a quiet machine of two cores.
 bench: setup-dev
-	@$(IN_ENV) && python benchmarks/reading.py && python benchmarks/training.py && python benchmarks/bigdl.py
+	@$(IN_ENV) && python benchmarks/reading.py && python benchmarks/training.py && python benchmarks/bigdl.py && python benchmarks/als.py && python benchmarks/side_by_side.py

@@ -25,6 +25,13 @@ if [ -x "$environment/bin/python" ]; then
   PYSPARK_PYTHON="${PYSPARK_PYTHON:-$environment/bin/python}"
 fi
 
+# ALS and MLlib compute with MKL, one thread a task. Executors get the same from conf/spark-defaults.conf.
+INSITU_MKL="${INSITU_MKL:-$environment/lib/libmkl_rt.so.3}"
+MKL_THREADING_LAYER="${MKL_THREADING_LAYER:-SEQUENTIAL}"
+for library in blas lapack; do
+  SPARK_SUBMIT_OPTS="-Ddev.ludovic.netlib.$library.nativeLibPath=$INSITU_MKL ${SPARK_SUBMIT_OPTS:-}"
+done
+
 # BigDL's jar brings a log4j2-test.xml that would win over log4j2.properties and print every line on stdout.
 LOG4J_CONFIGURATION_FILE="${LOG4J_CONFIGURATION_FILE:-log4j2.properties}"
 INSITU_LOG_DIR="${INSITU_LOG_DIR:-$PWD/logs}"
@@ -43,4 +50,4 @@ TF_CPP_MIN_LOG_LEVEL="${TF_CPP_MIN_LOG_LEVEL:-3}"
 ITEX_CPP_MIN_LOG_LEVEL="${ITEX_CPP_MIN_LOG_LEVEL:-3}"
 
 unset -f java_17_home
-unset site_packages asked_java_home java environment asked_log_dir
+unset site_packages asked_java_home java environment asked_log_dir library

@@ -76,7 +76,7 @@ make_jvm() {
     spark="$(pwd)/.venv/lib/python3.11/site-packages/pyspark"
     new="$spark/jars/insitu.new.jar"
     step env SPARK_HOME="$spark" "$spark/bin/spark-class" scala.tools.nsc.Main \
-        -usejavacp -deprecation -Xfatal-warnings -d "$new" jvm/*.scala
+        -usejavacp -deprecation -Xfatal-warnings -d "$new" jvm/*.scala jvm/*/*.scala
     mv "$new" "$spark/jars/insitu.jar" # a running Java keeps the old file
     echo "$jvm" >.venv/complete-jvm
 }
@@ -89,7 +89,7 @@ make_dev() {
 
 runtime=$(digest requirements/insitu.txt requirements/bigdl.txt)
 dev=$(digest requirements/dev.txt)
-jvm=$(digest jvm/*.scala)
+jvm=$(digest jvm/*.scala jvm/*/*.scala)
 mkdir -p logs
 : >"$log"
 is_complete runtime "$runtime" || make_runtime

@@ -25,7 +25,7 @@ def test_everything_works_here(capsys: pytest.CaptureFixture[str]) -> None:
     assert report["ok"]
     assert [check["name"] for check in report["checks"]] == [
         *("python", "java", "spark", "spark conf", "bigdl jars", "tensorflow", "cpu", "cores", "memory", "disk"),
-        *("itex", "onednn", "mkl", "parquet"),
+        *("itex", "onednn", "mkl", "mkl in spark", "parquet"),
     ]
 
 
@@ -58,6 +58,16 @@ def test_onednn_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not check.ok
     assert "without oneDNN" in check.found
     assert check.mend == "turn it on"
+
+
+@pytest.mark.parametrize("library", ["/missing/libmkl_rt.so.3", "libm.so.6"])
+def test_a_library_that_is_no_mkl(monkeypatch: pytest.MonkeyPatch, library: str) -> None:
+    """Spark itself would take Java's BLAS in its place, and say nothing."""
+    monkeypatch.setenv("INSITU_MKL", library)
+    check = preflight.spark_mkl()
+    assert not check.ok
+    assert library in check.found
+    assert "INSITU_MKL" in check.mend
 
 
 def test_doctor_imports_nothing_heavy() -> None:

@@ -68,6 +68,7 @@ def checks(*, quick: bool) -> Iterator[Check]:
         yield probe("itex", mend=_SETUP)
         yield probe("onednn", mend="unset TF_ENABLE_ONEDNN_OPTS, or set it to 1")
         yield probe("mkl", mend=_SETUP)
+        yield spark_mkl()
         yield probe("parquet", mend=_SETUP)
 
 
@@ -149,9 +150,19 @@ def disk() -> Check:
     return Check(name="disk", found=f"{gib:.1f} GiB free in {directory}", ok=ok, mend=mend)
 
 
+def spark_mkl() -> Check:
+    """Whether Spark's Java computes with MKL; with a wrong path MLlib would take Java's own BLAS without a word."""
+    command = [str(_spark_home() / "bin/spark-submit"), "--class", "insitu.recommend.als.Mkl", "spark-internal"]
+    return _run("mkl in spark", command, mend=f"{_SETUP}, and unset INSITU_MKL")
+
+
 def probe(name: str, *, mend: str) -> Check:
-    """Run one of `insitu.cluster.probes` in a process of its own, so that a crash or a hang is a finding."""
-    command = [sys.executable, "-m", "insitu.cluster.probes", name]
+    """Run one of `insitu.cluster.probes`."""
+    return _run(name, [sys.executable, "-m", "insitu.cluster.probes", name], mend=mend)
+
+
+def _run(name: str, command: list[str], *, mend: str) -> Check:
+    """The last line that a process of its own prints, so that a crash or a hang is a finding."""
     quiet = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "ITEX_CPP_MIN_LOG_LEVEL": "3"}
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_TIMEOUT_S, env=quiet)
