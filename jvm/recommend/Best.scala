@@ -39,7 +39,8 @@ private[als] final class Best(limit: Int) {
   }
 
   private def sink(id: Int, score: Float): Unit = {
-    var (i, child) = (0, worseChild(0))
+    var i = 0
+    var child = worseChild(0)
     while (child < size && isWorse(ids(child), scores(child), id, score)) {
       put(i, ids(child), scores(child))
       i = child

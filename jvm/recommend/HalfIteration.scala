@@ -7,22 +7,37 @@ import org.apache.spark.ml.recommendation.SparkInternals
 import org.apache.spark.rdd.RDD
 import org.apache.spark.storage.StorageLevel
 
-/** The factors of one side.
+/** The factors of one side, computed by the first Spark job that needs them.
   *
   * @param blocks block b is the one element of partition b.
-  * @param base of implicit feedback, the sum over all rows x of x x', [k, k], upper triangle.
-  * @param loss the rows' squared errors.
+  * @param messages what they are made from, if it was shuffled.
   */
-private[als] final case class Factors(blocks: RDD[Solved], base: Option[Array[Float]], loss: Double) {
+private[als] final class Factors(val blocks: RDD[Solved], problem: Problem, messages: Option[RDD[_]]) {
+
+  /** The rows' squared errors, and of implicit feedback the sum over all rows x of x x', [k, k], upper triangle. */
+  private lazy val sums: (Double, Option[Array[Float]]) = {
+    val problem = this.problem
+    val parts = blocks.sparkContext.runJob(blocks, (block: Iterator[Solved]) => HalfIteration.sums(problem, block.next()))
+    (parts.map(_._1).sum, if (problem.implicitly) Some(HalfIteration.total(parts.map(_._2))) else None)
+  }
+
+  def loss: Double = sums._1
+
+  /** What every row of the other side's normal matrix has of these; None of explicit feedback. */
+  def base: Option[Array[Float]] = if (problem.implicitly) sums._2 else None
+
+  /** Forget what the blocks were made from; they are there. */
+  def settle(): Unit = SparkInternals.cutLineage(blocks)
 
   /** Free the memory and disk of the blocks, and their checkpoint. */
   def drop(): Unit = {
     blocks.unpersist(blocking = false)
+    messages.foreach(SparkInternals.dropShuffle)
     SparkInternals.deleteCheckpoint(blocks)
   }
 }
 
-/** One side's factors from the other's: one Spark job.
+/** One side's factors from the other's.
   *
   * They are cut from their lineage as they are made, so that neither the plan nor the shuffle files grow with the
   * iterations.
@@ -38,7 +53,7 @@ private[als] final class HalfIteration(problem: Problem, level: StorageLevel) {
       val ids = block.next().ids
       Iterator.single(Solved(ids, HalfIteration.random(number, ids, rank, seed), Double.NaN))
     }
-    made(blocks.persist(level))
+    new Factors(blocks.persist(level), problem, None)
   }
 
   /** Solve the rows of one side.
@@ -69,18 +84,7 @@ private[als] final class HalfIteration(problem: Problem, level: StorageLevel) {
     }
     blocks.persist(level)
     if (lasting) blocks.checkpoint() else blocks.localCheckpoint()
-    val factors = made(blocks)
-    SparkInternals.dropShuffle(messages)
-    factors
-  }
-
-  private def made(blocks: RDD[Solved]): Factors = {
-    val problem = this.problem
-    val parts = blocks.sparkContext.runJob(blocks, (block: Iterator[Solved]) => HalfIteration.sums(problem, block.next()))
-    val loss = parts.map(_._1).sum
-    if (loss.isInfinite) throw new ArithmeticException("the factors have left single precision: are the ratings huge?")
-    val base = if (problem.implicitly) Some(HalfIteration.total(parts.map(_._2))) else None
-    Factors(blocks, base, loss)
+    new Factors(blocks, problem, Some(messages))
   }
 }
 
@@ -96,7 +100,7 @@ private[als] object HalfIteration {
     Iterator.single(RowSolver(problem, base).solve(block, block.table(sent.map(_._2), problem.rank), previous))
 
   /** A block's loss and, of implicit feedback, its part of the base. */
-  private def sums(problem: Problem, solved: Solved): (Double, Array[Float]) = {
+  def sums(problem: Problem, solved: Solved): (Double, Array[Float]) = {
     val k = problem.rank
     val base = new Array[Float](if (problem.implicitly) k * k else 0)
     if (problem.implicitly)
@@ -104,7 +108,7 @@ private[als] object HalfIteration {
     (solved.loss, base)
   }
 
-  private def total(parts: Array[Array[Float]]): Array[Float] =
+  def total(parts: Array[Array[Float]]): Array[Float] =
     Counts.floats(parts.head.length)(i => parts.map(_(i).toDouble).sum.toFloat)
 
   /** MLlib's. */

@@ -16,7 +16,9 @@ private[als] object Index {
   private val Sparse = 8
 
   def apply(all: Array[Int], blocks: Int): Index = {
-    var (least, most, i) = (Int.MaxValue, Int.MinValue, 0)
+    var least = Int.MaxValue
+    var most = Int.MinValue
+    var i = 0
     while (i < all.length) {
       least = math.min(least, all(i))
       most = math.max(most, all(i))
@@ -44,7 +46,8 @@ private[als] object Index {
 
     override val ids: Array[Int] = {
       all.foreach(id => places(keys.key(id).toInt) = 1)
-      var (found, key) = (0, 0)
+      var found = 0
+      var key = 0
       val distinct = new Array[Int](math.min(places.length, all.length))
       while (key < places.length) {
         if (places(key) == 1) {
@@ -70,7 +73,8 @@ private[als] object Index {
 
   private def distinct(keys: Array[Long]): Array[Long] = {
     Arrays.sort(keys)
-    var (kept, i) = (0, 0)
+    var kept = 0
+    var i = 0
     while (i < keys.length) {
       if (i == 0 || keys(i) != keys(i - 1)) {
         keys(kept) = keys(i)

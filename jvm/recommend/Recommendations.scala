@@ -93,7 +93,8 @@ object Recommendations {
     private val best = new Best(count)
 
     def offer(ids: Array[Int], first: Int, tile: Int, scores: Array[Float], at: Int): Unit = {
-      var (threshold, i) = (best.threshold, 0)
+      var threshold = best.threshold
+      var i = 0
       while (i < tile) {
         if (scores(at + i) >= threshold && Arrays.binarySearch(seen, ids(first + i)) < 0) {
           best.offer(ids(first + i), scores(at + i))

@@ -36,7 +36,8 @@ private[als] class RowSolver(protected val problem: Problem, base: Option[Array[
     */
   def solve(block: InBlock, table: Array[Float], previous: Option[Array[Float]]): Solved = {
     val factors = previous.fold(new Array[Float](Math.multiplyExact(block.ids.length, rank)))(_.clone())
-    var (loss, i) = (0.0, 0)
+    var loss = 0.0
+    var i = 0
     while (i < block.ids.length) {
       loss += row(block, block.starts(i), block.starts(i + 1), table, factors, i * rank)
       i += 1
@@ -122,13 +123,15 @@ private[als] class RowSolver(protected val problem: Problem, base: Option[Array[
   }
 
   protected def counted(block: InBlock, from: Int, until: Int): Int = {
-    var (count, i) = (0, from)
+    var count = 0
+    var i = from
     while (i < until) { if (problem.counts(block.ratings(i))) count += 1; i += 1 }
     count
   }
 
   protected def alone(block: InBlock, from: Int, until: Int): Double = {
-    var (sum, i) = (0.0, from)
+    var sum = 0.0
+    var i = from
     while (i < until) { sum += problem.alone(block.ratings(i)); i += 1 }
     sum
   }
@@ -151,7 +154,8 @@ private[als] object RowSolver {
 
   /** In double precision, by four sums that do not wait for each other. */
   def dot(a: Array[Float], atA: Int, b: Array[Float], atB: Int, n: Int): Double = {
-    var (s0, s1, s2, s3, i) = (0.0, 0.0, 0.0, 0.0, 0)
+    var s0, s1, s2, s3 = 0.0
+    var i = 0
     while (i + 3 < n) {
       s0 += a(atA + i).toDouble * b(atB + i)
       s1 += a(atA + i + 1).toDouble * b(atB + i + 1)
@@ -216,7 +220,8 @@ private[als] final class ConjugateGradient(problem: Problem, base: Option[Array[
     multiply(factors, at, n, shrinkage)
     var i = 0
     while (i < rank) { residual(i) = right(i) - image(i); direction(i) = residual(i); i += 1 }
-    var (length, step) = (dot(residual, 0, residual, 0, rank), 0)
+    var length = dot(residual, 0, residual, 0, rank)
+    var step = 0
     while (step < ConjugateGradient.Steps && length > ConjugateGradient.Enough * dot(right, 0, right, 0, rank)) {
       multiply(direction, 0, n, shrinkage)
       val rate = (length / dot(direction, 0, image, 0, rank)).toFloat

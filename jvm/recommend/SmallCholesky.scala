@@ -3,8 +3,8 @@ package insitu.recommend.als
 /** Cholesky's factorization where a call of MKL's costs more than the work. */
 private[als] object SmallCholesky {
 
-  /** MKL's spotrf takes 2 to 4 microseconds at any order up to this one. */
-  val Largest = 40
+  /** Up to this order MKL's spotrf takes 2 microseconds and more, most of them before it begins. */
+  val Largest = 20
 
   /** Solve a positive definite system in place.
     *
@@ -45,7 +45,8 @@ private[als] object SmallCholesky {
 
   /** Four sums that do not wait for each other. */
   private def dot(a: Array[Float], atA: Int, b: Array[Float], atB: Int, n: Int): Float = {
-    var (s0, s1, s2, s3, i) = (0f, 0f, 0f, 0f, 0)
+    var s0, s1, s2, s3 = 0f
+    var i = 0
     while (i + 3 < n) {
       s0 += a(atA + i) * b(atB + i)
       s1 += a(atA + i + 1) * b(atB + i + 1)

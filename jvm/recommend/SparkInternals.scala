@@ -27,6 +27,9 @@ object SparkInternals {
     shuffled.sparkContext.cleaner.foreach(_.doCleanupShuffle(shuffle.shuffleId, blocking = false))
   }
 
+  /** Do what `checkpoint` or `localCheckpoint` asked for; Spark does it after a job on this very RDD only. */
+  def cutLineage(rdd: RDD[_]): Unit = rdd.doCheckpoint()
+
   def deleteCheckpoint(rdd: RDD[_]): Unit = rdd.getCheckpointFile.map(new Path(_)).foreach { file =>
     file.getFileSystem(rdd.sparkContext.hadoopConfiguration).delete(file, true)
   }

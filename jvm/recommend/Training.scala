@@ -59,8 +59,7 @@ private[als] final class Training(ratings: RDD[Ratings], problem: Problem, plan:
       val begin = new HalfIteration(problem, plan.level)
       val seeds = SparkInternals.random(plan.seed)
       val (userSeed, itemSeed) = (seeds.nextLong(), seeds.nextLong())
-      val first = State(0, persevering(() => begin.random(users, userSeed)), None)
-      val trained = iterate(first, count)
+      val trained = iterate(State(0, begin.random(users, userSeed), None), count)
       (trained.users.blocks, trained.items.getOrElse(begin.random(items, itemSeed)).blocks)
     } finally Seq(users, items, toItems, toUsers).foreach(_.unpersist(blocking = false))
 
@@ -85,7 +84,10 @@ private[als] final class Training(ratings: RDD[Ratings], problem: Problem, plan:
     val number = state.iteration + 1
     val half = new HalfIteration(problem, lasting(if (number < plan.iterations) plan.level else plan.finalLevel))
     val newItems = half.solve(state.users, toItems, items, state.items, save)
-    State(number, half.solve(newItems, toUsers, users, Some(state.users), save), Some(newItems))
+    val newUsers = half.solve(newItems, toUsers, users, Some(state.users), save)
+    if (newUsers.loss.isInfinite) throw new ArithmeticException("the factors left single precision; are ratings huge?")
+    newItems.settle()
+    State(number, newUsers, Some(newItems))
   }
 
   private def isSaved(iteration: Int): Boolean = context.getCheckpointDir.isDefined &&
