@@ -14,6 +14,10 @@ PositiveInt = Annotated[int, Field(gt=0)]
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    def to_yaml(self) -> str:
+        """As a file that is read again as it is, every default written out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
 
 class Task(Section):
     """What is learned from the label column."""
@@ -215,7 +219,3 @@ class Recipe(Section):
     data: Data
     model: Model
     training: Training
-
-    def to_yaml(self) -> str:
-        """The recipe as a file that `load` reads, every default written out."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
