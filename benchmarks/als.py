@@ -66,7 +66,15 @@ class Fit:
 def _submit(cores: range, *program: str, **environment: str) -> dict[str, Any]:
     """The JSON on the last line that a program prints under spark-submit on these cores."""
     kept = ["taskset", "-c", f"{cores[0]}-{cores[-1]}"]
-    command: list[str | Path] = [*kept, _BIN / "spark-submit", "--master", f"local[{len(cores)}]", "--driver-memory", "10g", *program]
+    command: list[str | Path] = [
+        *kept,
+        _BIN / "spark-submit",
+        "--master",
+        f"local[{len(cores)}]",
+        "--driver-memory",
+        "10g",
+        *program,
+    ]
     done = subprocess.run(
         command,
         cwd=ROOT,

@@ -10,6 +10,7 @@ HEAVY = {"tensorflow", "keras", "pyspark", "petastorm", "pandas", "bigdl", "skle
 ENTRANCES = [
     *("insitu", "insitu.errors", "insitu.job", "insitu.recipe", "insitu.cli", "insitu.cluster.doctor"),
     *("insitu.data", "insitu.models", "insitu.training", "insitu.training.engines"),
+    *("insitu.recommend", "insitu.recommend.recipe"),
 ]
 
 

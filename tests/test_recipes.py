@@ -4,6 +4,8 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,19 +15,31 @@ from insitu.data.synthetic import write_xrays
 from insitu.data.xray import CLASSES
 from insitu.errors import UserError
 from insitu.recipe import PlateauDecay, Recipe, load
-from insitu.recipe.schema import SGD
+from insitu.recipe.schema import SGD, Section
+from insitu.recommend.recipe import load_als
 from insitu.training.prepare import prepare
 from insitu.training.run import check
 from insitu.training.worker import learning_rate
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "conf/recipes").iterdir())
-JOB = "jobs/train_cnn.py"
+ALS = [path for path in RECIPES if path.stem.startswith("als")]
+NETWORKS = [path for path in RECIPES if path not in ALS]
 STEPS = 10  # steps an epoch, for the schedules
 
 
 def recipe(name: str, *overrides: str) -> Recipe:
     return load(ROOT / f"conf/recipes/{name}.yaml", overrides)
+
+
+def job(path: Path) -> str:
+    """The program that a recipe is for."""
+    return "jobs/train_als.py" if path in ALS else "jobs/train_cnn.py"
+
+
+def read(path: Path, overrides: Sequence[str] = ()) -> Section:
+    """A recipe as its job reads it."""
+    return load_als(path, overrides) if path in ALS else load(path, overrides)
 
 
 def manual(path: Path) -> str:
@@ -38,7 +52,7 @@ def manual(path: Path) -> str:
 def command(path: Path) -> list[str]:
     """What follows the job's name in the command of a recipe's manual."""
     joined = manual(path).replace("\\\n", " ")
-    line = re.search(rf"spark-submit .*{re.escape(JOB)} (.*)", joined)
+    line = re.search(rf"spark-submit .*{re.escape(job(path))} (.*)", joined)
     assert line is not None, f"{path.name}: no spark-submit command"
     return shlex.split(line[1])
 
@@ -49,14 +63,16 @@ def rates(given: Recipe) -> dict[int, float]:
     return {epoch: schedule.at(epoch * STEPS) for epoch in range(given.training.epochs)}
 
 
-@pytest.fixture(scope="module")
-def job_flags() -> set[str]:
-    done = subprocess.run([sys.executable, ROOT / JOB, "--help"], capture_output=True, text=True, check=True)
+@cache
+def job_flags(job: str) -> set[str]:
+    done = subprocess.run([sys.executable, ROOT / job, "--help"], capture_output=True, text=True, check=True)
     return set(re.findall(r"--[a-z-]+", done.stdout))
 
 
 def test_the_recipes_are_all_there() -> None:
     assert {path.name for path in RECIPES} >= {
+        "als.yaml",
+        "als_implicit.yaml",
         "chexnet-densenet121.yaml",
         "chexnet-vgg16-large-batch.yaml",
         "demo.yaml",
@@ -71,25 +87,33 @@ def test_the_recipes_are_all_there() -> None:
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 class TestEveryRecipe:
-    def test_is_valid(self, path: Path) -> None:
-        loaded = load(path)
-        check(loaded)
-
     def test_opens_as_a_manual(self, path: Path) -> None:
         for part in ("System", "Data", "Run", "Expect", "Override"):
             assert re.search(rf"^{part}  ", manual(path), re.MULTILINE), f"{path.name}: no {part}"
         assert len(manual(path).splitlines()) <= 25
 
-    def test_command_is_the_jobs_own(self, path: Path, job_flags: set[str]) -> None:
+    def test_command_is_the_jobs_own(self, path: Path) -> None:
         words = command(path)
-        assert {word for word in words if word.startswith("--")} <= job_flags
+        assert {word for word in words if word.startswith("--")} <= job_flags(job(path))
         assert words[words.index("--recipe") + 1] == f"conf/recipes/{path.name}"
         assert {"--data", "--output"} <= set(words)
 
     def test_overrides_are_accepted(self, path: Path) -> None:
         overrides = re.findall(r"--set (\S+)", manual(path))
         assert overrides
-        load(path, overrides)
+        read(path, overrides)
+
+    def test_data_of_the_command_is_what_the_manual_makes(self, path: Path) -> None:
+        words, data = command(path), re.search(r"--output ([^\s;]+)|insitu data \w+ (\S+)", manual(path))
+        assert data is not None
+        assert words[words.index("--data") + 1] in data.groups()
+
+
+@pytest.mark.parametrize("path", NETWORKS, ids=lambda path: path.stem)
+def test_network_can_be_built(path: Path) -> None:
+    loaded = load(path)
+    check(loaded)
+    assert loaded.task.classes is None, "classes are left to the dataset"
 
 
 def test_chexnet_densenet121_is_the_papers() -> None:
@@ -164,14 +188,6 @@ def test_chexnet_takes_the_classes_of_its_synthetic_dataset(name: str, spark: Sp
     data = f"file://{tmp_path}/xrays"
     write_xrays(spark, data, images=64, size=32, seed=1)
     assert prepare(spark, recipe(name, "data.size=[32, 32]"), data).class_names == CLASSES
-
-
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_classes_are_left_to_the_dataset_and_the_commands_agree(path: Path) -> None:
-    assert load(path).task.classes is None
-    words, data = command(path), re.search(r"--output ([^\s;]+)|insitu data \w+ (\S+)", manual(path))
-    assert data is not None
-    assert words[words.index("--data") + 1] in data.groups()
 
 
 def test_classes_that_the_dataset_has_in_another_order_are_refused(spark: SparkSession, tmp_path: Path) -> None:

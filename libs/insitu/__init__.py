@@ -17,18 +17,34 @@ if TYPE_CHECKING:
     from insitu.data.ingest import ingest
     from insitu.errors import UserError
     from insitu.recipe import load as load_recipe
+    from insitu.recommend.recipe import load_als as load_als_recipe
+    from insitu.recommend.train import train_als
+    from insitu.recommend.write import write_recommendations
     from insitu.scoring.trained import load
     from insitu.training.run import train
 
-__all__ = ["UserError", "ingest", "load", "load_recipe", "spark_session", "train"]
+__all__ = [
+    "UserError",
+    "ingest",
+    "load",
+    "load_als_recipe",
+    "load_recipe",
+    "spark_session",
+    "train",
+    "train_als",
+    "write_recommendations",
+]
 
 _HOMES = {
     "UserError": ("insitu.errors", "UserError"),
     "ingest": ("insitu.data.ingest", "ingest"),
     "load": ("insitu.scoring.trained", "load"),
+    "load_als_recipe": ("insitu.recommend.recipe", "load_als"),
     "load_recipe": ("insitu.recipe", "load"),
     "spark_session": ("insitu.cluster.session", "spark_session"),
     "train": ("insitu.training.run", "train"),
+    "train_als": ("insitu.recommend.train", "train_als"),
+    "write_recommendations": ("insitu.recommend.write", "write_recommendations"),
 }
 
 

@@ -8,7 +8,7 @@ import hashlib
 import json
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 CHECKSUMS = "checksums.json"
 MODEL = "model.keras"
+ALS = "als/"
 RECIPE = "recipe.yaml"
 SIGNATURE = "signature.json"
 PROVENANCE = "provenance.json"
@@ -32,6 +33,13 @@ QUARANTINE = "quarantine.parquet"
 PREDICTIONS = "predictions.parquet"
 STEPS = "steps.jsonl"
 TENSORBOARD = "tensorboard"
+
+_JOBS = {MODEL: "jobs/train_cnn.py", ALS: "jobs/train_als.py"}
+_RESTORE = "restore the directory from its source, or train again"
+_BLOCK_BYTES = 1 << 20
+
+Each = Callable[[Callable[[str], str], list[str]], Iterable[str]]
+"""Calls a function with every element of a list: `map`, or one that has executors do it."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +130,7 @@ def publish(directory: Path, uri: str, *, staging: str | None = None) -> None:
         OSError: the file system is full or away; nothing is at `uri`.
     """
     check_free(uri)
-    write_json(directory / CHECKSUMS, {name: _sha256(directory / name) for name in _files(directory)})
+    seal(str(directory))
     file_system, path = open_filesystem(uri)
     parent, _, name = path.rstrip("/").rpartition("/")
     file_system.makedirs(parent or "/", exist_ok=True)
@@ -136,27 +144,75 @@ def publish(directory: Path, uri: str, *, staging: str | None = None) -> None:
         raise
 
 
+def seal(uri: str, *, each: Each = map) -> None:
+    """Write the checksums of a finished directory's files into it.
+
+    Args:
+        uri: the directory, on any file system.
+        each: has the files read.
+    """
+    file_system, path = open_filesystem(f"{uri}/{CHECKSUMS}")
+    file_system.pipe_file(path, _json(digests(uri, each=each)).encode())
+
+
+def holds(uri: str, part: str, *, setting: str) -> bool:
+    """Whether a model directory has a file, or files below a folder (`als/`), by its checksums.
+
+    Raises:
+        UserError: it is no model directory.
+    """
+    return any(name == part or (part[-1] == "/" and name.startswith(part)) for name in _expected(uri, setting))
+
+
+def verify(uri: str, *, part: str, setting: str, each: Each = map) -> None:
+    """Compare every file of a model directory with its checksum, in place.
+
+    Args:
+        uri: the model directory.
+        part: what it has to hold, `MODEL` or `ALS`.
+        setting: what named it, for the error.
+        each: has the files read.
+
+    Raises:
+        UserError: no model directory, one of another job, or a file that is changed, missing or unknown.
+    """
+    _require(uri, part, setting)
+    _compare(_expected(uri, setting), digests(uri, each=each), uri, setting)
+
+
 @contextmanager
-def verified(uri: str, *, setting: str) -> Iterator[Path]:
+def verified(uri: str, *, setting: str, part: str | None = None) -> Iterator[Path]:
     """A local copy of a model directory whose every file matches its checksum.
 
     Args:
         uri: the model directory.
         setting: what named it, for the error.
+        part: what it has to hold, such as `MODEL`; None is anything.
 
     Raises:
-        UserError: no model directory, or a file that is changed, missing or unknown.
+        UserError: no model directory, one of another job, or a file that is changed, missing or unknown.
     """
+    if part is not None:
+        _require(uri, part, setting)
+    expected = _expected(uri, setting)
     file_system, path = open_filesystem(uri)
-    if not file_system.exists(f"{path.rstrip('/')}/{CHECKSUMS}"):
-        raise UserError(
-            setting, f"{uri} is no model directory (it has no {CHECKSUMS})", "name the --output of a training job"
-        )
     with tempfile.TemporaryDirectory(prefix="insitu-") as scratch:
         local = Path(scratch) / "model"
         file_system.get(path, str(local), recursive=True)
-        _verify(local, uri, setting)
+        _compare(expected, digests(str(local), each=map), uri, setting)
         yield local
+
+
+def digests(uri: str, *, each: Each) -> dict[str, str]:
+    """The hex SHA-256 of each file below a directory, by its name from there, or of one file.
+
+    The checksums of a model directory and Hadoop's `.crc` files are left out.
+    """
+    file_system, root = open_filesystem(uri)
+    names = sorted(path.removeprefix(root).lstrip("/") for path in file_system.find(root))
+    names = [name for name in names if name != CHECKSUMS and not name.endswith(".crc")]
+    places = [f"{uri.rstrip('/')}/{name}".rstrip("/") for name in names]
+    return dict(zip(names, each(_sha256, places), strict=True))
 
 
 def load_keras(directory: Path) -> "keras.Model":
@@ -194,7 +250,7 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n")
+    path.write_text(_json(value))
 
 
 def upload(local: Path, uri: str) -> None:
@@ -209,30 +265,45 @@ def download(uri: str, local: Path) -> None:
     file_system.get_file(path, str(local))
 
 
-def _verify(local: Path, uri: str, setting: str) -> None:
-    mend = "restore the directory from its source, or train again"
+def _expected(uri: str, setting: str) -> dict[str, str]:
+    """The SHA-256 of each file, as the model directory itself says."""
+    file_system, path = open_filesystem(f"{uri.rstrip('/')}/{CHECKSUMS}")
+    if not file_system.exists(path):
+        raise UserError(
+            setting, f"{uri} is no model directory (it has no {CHECKSUMS})", "name the --output of a training job"
+        )
     try:
-        expected = read_json(local / CHECKSUMS)
+        return json.loads(file_system.cat_file(path))
     except ValueError:
-        raise UserError(setting, f"{uri}: {CHECKSUMS} is not what was written (it is not JSON)", mend) from None
-    found = _files(local)
+        raise UserError(setting, f"{uri}: {CHECKSUMS} is not what was written (it is not JSON)", _RESTORE) from None
+
+
+def _require(uri: str, part: str, setting: str) -> None:
+    if not holds(uri, part, setting=setting):
+        raise UserError(setting, f"{uri} holds no {part}", f"name the --output of {_JOBS[part]}")
+
+
+def _compare(expected: dict[str, str], found: dict[str, str], uri: str, setting: str) -> None:
     for name in sorted({*expected, *found}):
         if name not in expected:
             fault = "is not in its checksums"
         elif name not in found:
             fault = "is missing"
-        elif _sha256(local / name) != expected[name]:
+        elif found[name] != expected[name]:
             fault = "is not what was written (its SHA-256 differs)"
         else:
             continue
-        raise UserError(setting, f"{uri}: {name} {fault}", mend)
+        raise UserError(setting, f"{uri}: {name} {fault}", _RESTORE)
 
 
-def _files(directory: Path) -> list[str]:
-    paths = (path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
-    return sorted(name for name in paths if name != CHECKSUMS)
+def _sha256(uri: str) -> str:
+    file_system, path = open_filesystem(uri)
+    digest = hashlib.sha256()
+    with file_system.open(path, "rb") as source:
+        while block := source.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as source:
-        return hashlib.file_digest(source, "sha256").hexdigest()
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2) + "\n"

@@ -40,6 +40,23 @@ def _parser() -> argparse.ArgumentParser:
     windows.add_argument("--rows", type=int, required=True, metavar="N")
     windows.add_argument("--seed", type=int, default=17, metavar="K", help="default: 17")
     windows.set_defaults(run=_windows)
+    ratings = data.add_parser("ratings", help="synthetic ratings: factors of a low rank plus noise")
+    ratings.add_argument("output", metavar="OUT")
+    for option, metavar, text in (
+        ("--ratings", "N", "number of ratings, no two of the same user and item"),
+        ("--users", "U", "number of users"),
+        ("--items", "I", "number of items"),
+        ("--rank", "R", "number of factors of each"),
+    ):
+        ratings.add_argument(option, type=int, required=True, metavar=metavar, help=text)
+    ratings.add_argument(
+        "--noise", type=float, required=True, metavar="S", help="its standard deviation; the signal's is 1"
+    )
+    ratings.add_argument(
+        "--skew", type=float, default=0, metavar="Z", help="Zipf exponent of users and items (default: 0, all alike)"
+    )
+    ratings.add_argument("--seed", type=int, default=17, metavar="K", help="default: 17")
+    ratings.set_defaults(run=_ratings)
     show = commands.add_parser("show", help="print a model directory: what it predicts, how well, where it comes from")
     show.add_argument("directory", metavar="DIR")
     show.set_defaults(run=_show)
@@ -91,6 +108,14 @@ def _windows(args: argparse.Namespace) -> dict[str, Any]:
     from insitu.data.windows import write_windows
 
     return write_windows(spark_session("insitu data windows"), args.output, rows=args.rows, seed=args.seed)
+
+
+def _ratings(args: argparse.Namespace) -> dict[str, Any]:
+    from insitu.cluster.session import spark_session
+    from insitu.data.ratings import write_ratings
+
+    options = {name: getattr(args, name) for name in ("ratings", "users", "items", "rank", "noise", "skew", "seed")}
+    return write_ratings(spark_session("insitu data ratings"), args.output, **options)
 
 
 def _show(args: argparse.Namespace) -> dict[str, Any]:

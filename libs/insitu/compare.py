@@ -79,7 +79,7 @@ def _check(directories: Sequence[str]) -> None:
 
 
 def _read(directory: str) -> Run:
-    with artifact.verified(directory, setting="DIR") as local:
+    with artifact.verified(directory, setting="DIR", part=artifact.MODEL) as local:
         return read_run(local)
 
 

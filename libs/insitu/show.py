@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from insitu import artifact
+from insitu.cluster.filesystem import open_filesystem
 
 
 def show(directory: str) -> dict[str, Any]:
@@ -14,6 +15,8 @@ def show(directory: str) -> dict[str, Any]:
     Raises:
         UserError: no model directory, or a file that is not what was written.
     """
+    if artifact.holds(directory, artifact.ALS, setting="DIR"):
+        return _show_als(directory)
     with artifact.verified(directory, setting="DIR") as local:
         recipe = yaml.safe_load((local / artifact.RECIPE).read_text())
         signature = artifact.Signature.from_json(artifact.read_json(local / artifact.SIGNATURE))
@@ -23,6 +26,26 @@ def show(directory: str) -> dict[str, Any]:
     for line in _lines(recipe, signature, metrics, provenance, history):
         print(line)
     return {"directory": directory, "model": recipe["model"]["name"], "task": signature.task, "metrics": metrics}
+
+
+def _show_als(directory: str) -> dict[str, Any]:
+    """The same for a factorisation, whose tables are verified where they are."""
+    artifact.verify(directory, part=artifact.ALS, setting="DIR")
+    file_system, path = open_filesystem(directory.rstrip("/"))
+    names = (artifact.RECIPE, artifact.METRICS, artifact.PROVENANCE)
+    recipe, metrics, provenance = (yaml.safe_load(file_system.cat_file(f"{path}/{name}")) for name in names)
+    model, data, run = recipe["model"], provenance["data"], provenance["run"]
+    rows, kind = data["rows"], "implicit" if model["implicit"] else "explicit"
+    for line in (
+        f"model     ALS, rank {model['rank']}, {kind}, {run['users']} users, {run['items']} items",
+        f"data      {data['uri']}, {rows['train']} training and {rows['held_out']} held-out ratings",
+        f"training  {model['iterations']} iterations in {run['fit_seconds']} s, {model['solver']}",
+        _made(provenance),
+        "",
+        *(f"{name:<16} {_number(value)}" for name, value in metrics.items()),
+    ):
+        print(line)
+    return {"directory": directory, "model": "als", "task": kind, "metrics": metrics}
 
 
 def _lines(
@@ -40,7 +63,7 @@ def _lines(
         *(f"output    {t.name} {t.dtype} {_shape(t)} {t.layout}" for t in signature.outputs),
         f"data      {data['uri']}, {data['rows']['train']} training and {data['rows']['validation']} validation rows",
         f"training  {run['epochs']} epochs in {run['seconds']} s, {batch}, {run['precision']}, {training['engine']}",
-        f"made      {provenance['started']} by insitu {provenance['code']['insitu']} ({provenance['code']['commit']})",
+        _made(provenance),
         *(f"parent    {parent}" for parent in [provenance["parent_model"]] if parent),
         "",
         f"{'epoch':>9}  {'loss':>8}  {'validation loss':>15}  {'images/s':>8}",
@@ -53,6 +76,11 @@ def _lines(
         *(f"{name:<16} {_number(value)}" for name, value in metrics.items() if name != "auc"),
         *(f"auc {name:<24} {_number(value)}" for name, value in metrics["auc"].items()),
     ]
+
+
+def _made(provenance: dict[str, Any]) -> str:
+    code = provenance["code"]
+    return f"made      {provenance['started']} by insitu {code['insitu']} ({code['commit']})"
 
 
 def _shape(tensor: artifact.Tensor) -> str:

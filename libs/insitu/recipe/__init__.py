@@ -5,7 +5,7 @@ values of a readable recipe are reported at once, and units live in the key name
 `_mib`, `_degrees`). What needs the data or the model is checked later, by who has them.
 """
 
-from insitu.recipe.reading import load, parse
+from insitu.recipe.reading import load, parse, read
 from insitu.recipe.schema import EpochDecay, PlateauDecay, Recipe, StepDecay
 
-__all__ = ["EpochDecay", "PlateauDecay", "Recipe", "StepDecay", "load", "parse"]
+__all__ = ["EpochDecay", "PlateauDecay", "Recipe", "StepDecay", "load", "parse", "read"]

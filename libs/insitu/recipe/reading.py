@@ -3,22 +3,35 @@
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from insitu.errors import UserError
-from insitu.recipe.schema import Recipe
+from insitu.recipe.schema import Recipe, Section
+
+S = TypeVar("S", bound=Section)
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """`read` a recipe for a neural network."""
+    return read(path, overrides, schema=Recipe)
+
+
+def parse(tree: dict[str, Any]) -> Recipe:
+    """Validate a recipe for a neural network given as nested dictionaries; raises `UserError` as `read` does."""
+    return _validate(tree, Recipe)
+
+
+def read(path: str | Path, overrides: Sequence[str], *, schema: type[S]) -> S:
     """Read and validate a recipe file.
 
     Args:
         path: the YAML file.
         overrides: `section.key=value` each, the value in YAML; they replace the file's.
+        schema: the recipe's sections and keys.
 
     Raises:
         UserError: naming every wrong key with its value, and the nearest known key.
@@ -37,15 +50,14 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise UserError("--recipe", f"{path} holds no sections", "start from one of conf/recipes/")
     for override in overrides:
         _apply(tree, override)
-    return parse(tree)
+    return _validate(tree, schema)
 
 
-def parse(tree: dict[str, Any]) -> Recipe:
-    """Validate a recipe given as nested dictionaries; raises `UserError` as `load` does."""
+def _validate(tree: dict[str, Any], schema: type[S]) -> S:
     try:
-        return Recipe.model_validate(tree)
+        return schema.model_validate(tree)
     except ValidationError as error:
-        mistakes = [_explain(item) for item in error.errors()]
+        mistakes = [_explain(item, schema) for item in error.errors()]
         setting, problem, mend = mistakes[0]
         more = "".join(f" | {s}: {p}; {m}" for s, p, m in mistakes[1:])
         raise UserError(setting, problem, mend + more) from None
@@ -69,8 +81,8 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         raise UserError("--set", f"{key}: {value!r} is not a YAML value", "quote it") from None
 
 
-def _explain(item: ErrorDetails) -> tuple[str, str, str]:
-    keys, known = _locate(Recipe, list(map(str, item["loc"])))
+def _explain(item: ErrorDetails, schema: type[Section]) -> tuple[str, str, str]:
+    keys, known = _locate(schema, list(map(str, item["loc"])))
     setting, context = ".".join(keys), item.get("ctx", {})
     if item["type"] == "extra_forbidden":
         near = get_close_matches(keys[-1], known, n=1, cutoff=0.4)

@@ -15,6 +15,10 @@ TensorShape = Annotated[tuple[PositiveInt, ...], Field(min_length=2, max_length=
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    def to_yaml(self) -> str:
+        """As a file that is read again as it is, every default written out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
 
 class Task(Section):
     """What is learned from the label column."""
@@ -273,7 +277,3 @@ class Recipe(Section):
         if changes and "data" in info.data and info.data["data"].tensor_shape:
             raise ValueError(f"augment.{changes[0]} changes images, and data.tensor_shape reads tensors: leave it out")
         return training
-
-    def to_yaml(self) -> str:
-        """The recipe as a file that `load` reads, every default written out."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

@@ -76,3 +76,9 @@ def flattened(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         name = f"{prefix}{key}"
         leaves |= flattened(value, f"{name}.") if isinstance(value, dict) and value else {name: value}
     return leaves
+
+
+def by_section(provenance: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Each section's leaves by their dotted keys; what is in none under `origin`."""
+    sections = {name: flattened(value) for name, value in provenance.items() if isinstance(value, dict)}
+    return {**sections, "origin": {name: value for name, value in provenance.items() if not isinstance(value, dict)}}

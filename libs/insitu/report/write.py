@@ -17,7 +17,7 @@ from insitu.report.gallery import gallery
 from insitu.report.page import core_ranges, render
 from insitu.report.predictions import Predictions, read_predictions
 from insitu.report.progress import learning_charts, throughput_chart
-from insitu.report.runs import Run, flattened, read_lines, read_run
+from insitu.report.runs import Run, by_section, read_lines, read_run
 
 if TYPE_CHECKING:
     import keras
@@ -139,5 +139,4 @@ def _answers_chart(predictions: Predictions, run: Run, classes: ClassTable) -> A
 def _provenance(run: Run) -> dict[str, dict[str, Any]]:
     """The provenance by section, without what has a table of its own."""
     told = {name: value for name, value in run.provenance.items() if name not in ("workers", "restarts")}
-    sections = {name: flattened(value) for name, value in told.items() if isinstance(value, dict)}
-    return {**sections, "origin": {name: value for name, value in told.items() if not isinstance(value, dict)}}
+    return by_section(told)

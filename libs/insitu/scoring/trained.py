@@ -54,6 +54,6 @@ def load(directory: str) -> TrainedModel:
         UserError: no model directory, a file that is not what was written, or a preprocessing that
             this version does not have.
     """
-    with artifact.verified(directory, setting="directory") as local:
+    with artifact.verified(directory, setting="directory", part=artifact.MODEL) as local:
         signature = artifact.Signature.from_json(artifact.read_json(local / artifact.SIGNATURE))
         return TrainedModel(artifact.load_keras(local), signature)

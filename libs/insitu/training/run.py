@@ -242,5 +242,5 @@ def _parent_model(recipe: Recipe) -> Iterator["keras.Model | None"]:
     if recipe.model.init is None:
         yield None
         return
-    with artifact.verified(recipe.model.init, setting="model.init") as directory:
+    with artifact.verified(recipe.model.init, setting="model.init", part=artifact.MODEL) as directory:
         yield artifact.load_keras(directory)
