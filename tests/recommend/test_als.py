@@ -180,8 +180,6 @@ def test_settings_that_cannot_be_are_told(split: tuple[DataFrame, DataFrame]) ->
         ALS(solver="qr").fit(split[0])
     with pytest.raises(IllegalArgumentException, match="nonnegative"):
         ALS(solver="cg", nonnegative=True).fit(split[0])
-    with pytest.raises(TypeError):
-        ALS(ranks=3)
 
 
 def test_a_singular_row_is_told(spark: SparkSession) -> None:

@@ -102,7 +102,7 @@ def train(
             "precision": recipe.training.precision,
             "epochs": len(result.history),
             "steps": result.steps,
-            "images_per_second": result.images_per_second and round(result.images_per_second, 1),
+            "images_per_second": result.images_per_second and round(result.images_per_second, 2),
             "metrics": result.metrics,
             "quarantined": prepared.scan.bad_rows,
             "restarts": len(supervisor.restarts),
