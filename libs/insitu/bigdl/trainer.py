@@ -1,6 +1,8 @@
 """The driver's handle on a BigDL training run in the executors' JVMs (`jvm/Trainer.scala`)."""
 
+import errno
 import json
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -107,10 +109,8 @@ class Trainer:
         """A call whose input and output errors are the file system's, not the workers'."""
         try:
             return self._call(action)
-        except WorkerLost as error:
-            if isinstance(error, _Passing):
-                raise OSError(str(error)) from None
-            raise
+        except _Passing as error:
+            raise _os_error(str(error)) from None
 
     def _call(self, action: Callable[[], T]) -> T:
         pending = self._thread.submit(action)
@@ -153,3 +153,10 @@ class Trainer:
                     for executor in gone
                 )
             time.sleep(_POLL_SECONDS / 4)
+
+
+def _os_error(told: str) -> OSError:
+    """A worker's words as one line, with the number by which a full file system is known."""
+    line = " ".join(told.splitlines()[:2])
+    number = next((code for code in (errno.ENOSPC, errno.EDQUOT) if os.strerror(code) in line), errno.EIO)
+    return OSError(number, line)

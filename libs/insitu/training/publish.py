@@ -16,15 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from insitu import artifact
-from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, open_filesystem, persist
+from insitu.cluster.filesystem import open_filesystem, persist
 from insitu.data.plan import Rows, ShardPlan
 from insitu.data.scan import BadRow
-from insitu.errors import UserError
 from insitu.provenance import code_version, environment
 from insitu.recipe import Recipe
 from insitu.training.engines.base import TrainingResult
 from insitu.training.prepare import Prepared
-from insitu.training.rundir import RunDirectory
+from insitu.training.rundir import RunDirectory, persist_result
 
 if TYPE_CHECKING:
     import keras
@@ -64,11 +63,8 @@ def publish(
         history = "".join(json.dumps(line) + "\n" for line in result.history)
         (directory / artifact.HISTORY).write_text(history)
         _draw_report(directory, model, _image_reader(prepared, validation, rows))
-        try:
-            persist(lambda: artifact.publish(directory, summary["output"], staging=run.uri), "publishing the model")
-        except FILE_SYSTEM_ERRORS as error:
-            mend = "free space or wait for it, then give the same command with --resume: all training is kept"
-            raise UserError("--output", f"{summary['output']} cannot be written ({error})", mend) from None
+        output = summary["output"]
+        persist_result(lambda: artifact.publish(directory, output, staging=run.uri), "publishing the model", output)
 
 
 def provenance(
