@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from insitu.cluster.executors import executor_host, executor_ids
 from insitu.cluster.interrupts import DeferredInterrupts
+from insitu.cluster.threads import core_numbers
 from insitu.errors import WorkerError, WorkerLost
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ class Trainer:
         settings: as `jvm/Settings.scala` says, with snake-case keys.
         silence_seconds: how long a call may take.
         interrupts: delivered when a call has lasted a minute longer; the workers are then of no more use.
+
+    Attributes:
+        cores: that each worker's executor may run on, by rank; set within the `with` block.
     """
 
     def __init__(
@@ -65,7 +69,7 @@ class Trainer:
 
     def __enter__(self) -> "Trainer":
         """Make the workers."""
-        self._call(self._trainer.start)
+        self.cores = [core_numbers(ranges) for ranges in self._call(self._trainer.start)]
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

@@ -69,8 +69,9 @@ class BigdlEngine:
         with DeferredInterrupts(_tell_of_stop) as interrupts:
             trainer = Trainer(self._spark, settings, silence_seconds=silence, interrupts=interrupts)
             with trainer:
-                for rank, host in enumerate(executors["hosts"]):
-                    listener({"event": "worker", "rank": rank, "host": host, "cores": [], "threads": layout.threads})
+                for rank, (host, cores) in enumerate(zip(executors["hosts"], trainer.cores, strict=True)):
+                    place = {"rank": rank, "host": host, "cores": cores, "threads": layout.threads}
+                    listener({"event": "worker", **place})
                 return BigdlRun(job, trainer, converted, listener, restored, interrupts).train()
 
     def _check_memory(self, job: TrainingJob, converted: Converted, engine_type: str, layout: Layout) -> None:
