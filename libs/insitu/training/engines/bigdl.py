@@ -144,7 +144,7 @@ def _settings(job: TrainingJob, converted: Converted, engine_type: str, layout: 
         "offset": converted.offset,
         "activation": converted.activation,
         "class_weights": weights.ravel().tolist(),
-        "source": _source(job.source),
+        "source": source_json(job.source),
         "augment": training.augment.model_dump_json(),
         "train_plan": f"{job.scratch}/train.parquet",
         "validation_plan": f"{job.scratch}/validation.parquet",
@@ -158,7 +158,7 @@ def _settings(job: TrainingJob, converted: Converted, engine_type: str, layout: 
     }
 
 
-def _source(source: Source) -> str:
+def source_json(source: Source) -> str:
     """For `Source.parse`, jvm/RowGroups.scala."""
     height, width = source.size
     return json.dumps(
@@ -183,11 +183,11 @@ def _write_inputs(
     write_start(converted, weights, f"{job.scratch}/initial")
     for i, slot in enumerate(restored.optimizer if restored else ()):
         write_vector(slot, f"{job.scratch}/initial/slot{i}")
-    _write_plan(job.train, f"{job.scratch}/train.parquet")
-    _write_plan(job.validation, f"{job.scratch}/validation.parquet")
+    write_plan(job.train, f"{job.scratch}/train.parquet")
+    write_plan(job.validation, f"{job.scratch}/validation.parquet")
 
 
-def _write_plan(plan: ShardPlan, uri: str) -> None:
+def write_plan(plan: ShardPlan, uri: str) -> None:
     """For `Shards.read`, jvm/RowGroups.scala."""
     rows = [(rank, position, piece) for rank, shard in enumerate(plan.shards) for position, piece in enumerate(shard)]
     table = pa.table(
