@@ -21,15 +21,20 @@ final class Trainer(spark: SparkSession, settingsJson: String) {
   private val settings = Settings.parse(settingsJson)
   private val workers = onExecutors((0 until settings.workers).map(identity))
 
-  /** Makes the workers; nothing else may use the executors' BigDL meanwhile. */
-  def start(): Unit = {
+  /** Makes the workers; nothing else may use the executors' BigDL meanwhile.
+    *
+    * @return for each, the cores that its executor may run on, as `Compute.cores`.
+    */
+  def start(): Array[String] = {
     val shards = Shards.read(spark, settings.trainPlan).zip(Shards.read(spark, settings.validationPlan))
     val (shared, hadoop) = (settings, sc.broadcast(new SerializableConfiguration(sc.hadoopConfiguration)))
     inGroup("workers are made") {
       onExecutors(shards.zipWithIndex)
-        .foreach { case ((training, validation), rank) =>
+        .map { case ((training, validation), rank) =>
           Workers.start(shared, rank, training, validation, hadoop.value.value)
+          Compute.cores
         }
+        .collect()
     }
   }
 

@@ -4,12 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given, seed
 from hypothesis import strategies as st
 
-from insitu.cluster.threads import core_set, worker_environment
+from insitu.cluster.threads import core_numbers, core_ranges, core_set, worker_environment
 
 SEED = 1902
 hosts = st.sets(st.integers(0, 255), min_size=1, max_size=64).map(sorted)
@@ -65,3 +66,15 @@ def pinned(*, local_rank: int, threads: int) -> list[list[int]]:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
+
+
+@seed(SEED)
+@given(hosts)
+def test_core_numbers_are_read_as_they_are_written(cores: list[int]) -> None:
+    assert core_numbers(core_ranges(cores)) == cores
+
+
+def test_cores_are_written_as_the_kernel_does() -> None:
+    assert core_ranges([8, 0, 1, 2, 3, 10, 11]) == "0-3,8,10-11"
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if "Cpus_allowed_list" in line)
+    assert set(core_numbers(line.split()[1])) == os.sched_getaffinity(0)

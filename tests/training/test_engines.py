@@ -82,10 +82,12 @@ class TestEngine:
         assert summary["images_per_second"] > 0
         json.dumps(summary)
 
-    def test_workers_have_cores_of_their_own(self, two_workers: Run) -> None:
+    def test_workers_have_cores_of_their_own_or_share_their_executors(self, two_workers: Run, engine: str) -> None:
         workers = [event for event in two_workers.events if event["event"] == "worker"]
         assert sorted(event["rank"] for event in workers) == [0, 1]
-        assert set(workers[0]["cores"]).isdisjoint(workers[1]["cores"])
+        first, second = (set(event["cores"]) for event in workers)
+        assert first and second and first | second <= os.sched_getaffinity(0)
+        assert first & second == {"orca": set(), "bigdl": os.sched_getaffinity(0)}[engine]
         assert all(event["threads"] == 1 for event in workers)
 
     def test_one_worker_computes_on_all_cores(

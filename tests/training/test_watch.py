@@ -174,7 +174,7 @@ def test_without_a_terminal_there_are_lines_and_a_step_in_30_seconds(tmp_path: P
         bar.close()
     assert (tmp_path / "log").read_text().splitlines() == [
         "training 3 epochs of 50 steps, 64 images a step",
-        "worker 1 on node7: cores 4,5, 2 threads",
+        "worker 1 on node7: cores 4-5, 2 threads",
         "step 1 in epoch 1: loss 1.0000, learning rate 0.01, 121.0 images/s",
         "step 3 in epoch 1: loss 0.3333, learning rate 0.01, 123.0 images/s",
         "step 5 in epoch 1: loss 0.2000, learning rate 0.01, 125.0 images/s",

@@ -1,6 +1,8 @@
 """The driver's handle on a BigDL training run in the executors' JVMs (`jvm/Trainer.scala`)."""
 
+import errno
 import json
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from insitu.cluster.executors import executor_host, executor_ids
 from insitu.cluster.interrupts import DeferredInterrupts
+from insitu.cluster.threads import core_numbers
 from insitu.errors import WorkerError, WorkerLost
 
 if TYPE_CHECKING:
@@ -43,6 +46,9 @@ class Trainer:
         settings: as `jvm/Settings.scala` says, with snake-case keys.
         silence_seconds: how long a call may take.
         interrupts: delivered when a call has lasted a minute longer; the workers are then of no more use.
+
+    Attributes:
+        cores: that each worker's executor may run on, by rank; set within the `with` block.
     """
 
     def __init__(
@@ -63,7 +69,7 @@ class Trainer:
 
     def __enter__(self) -> "Trainer":
         """Make the workers."""
-        self._call(self._trainer.start)
+        self.cores = [core_numbers(ranges) for ranges in self._call(self._trainer.start)]
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -107,10 +113,8 @@ class Trainer:
         """A call whose input and output errors are the file system's, not the workers'."""
         try:
             return self._call(action)
-        except WorkerLost as error:
-            if isinstance(error, _Passing):
-                raise OSError(str(error)) from None
-            raise
+        except _Passing as error:
+            raise _os_error(str(error)) from None
 
     def _call(self, action: Callable[[], T]) -> T:
         pending = self._thread.submit(action)
@@ -153,3 +157,10 @@ class Trainer:
                     for executor in gone
                 )
             time.sleep(_POLL_SECONDS / 4)
+
+
+def _os_error(told: str) -> OSError:
+    """A worker's words as one line, with the number by which a full file system is known."""
+    line = " ".join(told.splitlines()[:2])
+    number = next((code for code in (errno.ENOSPC, errno.EDQUOT) if os.strerror(code) in line), errno.EIO)
+    return OSError(number, line)

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 import fsspec
 
-from insitu.errors import UserError
+from insitu.errors import UserError, WorkerError
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
     from pyspark.sql import SparkSession
 
 FILE_SYSTEM_ERRORS = (OSError, RuntimeError)
-"""What a file system raises that is full or away; hdfs-native's errors are RuntimeErrors."""
+"""What a file system raises that is full or away; hdfs-native's errors are RuntimeErrors, as a `WorkerError` is."""
 
 T = TypeVar("T")
 _RETRY_SECONDS = 10
@@ -73,10 +73,13 @@ def persist(action: Callable[[], T], what: str) -> T:
 
     Raises:
         OSError: it is full, or still away.
+        WorkerError: raised at once where `action` has the workers do it.
     """
     for left in range(_RETRIES, -1, -1):
         try:
             return action()
+        except WorkerError:
+            raise
         except FILE_SYSTEM_ERRORS as error:
             full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
             if full or not left:

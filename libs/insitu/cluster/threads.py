@@ -52,3 +52,20 @@ def pin_process(*, local_rank: int, threads: int) -> list[int]:
     cores = core_set(sorted(os.sched_getaffinity(0)), local_rank=local_rank, threads=threads)
     os.sched_setaffinity(0, cores)
     return cores
+
+
+def core_ranges(cores: Sequence[int]) -> str:
+    """Core numbers as `taskset` and the kernel write them: 0-3,8."""
+    ranges: list[list[int]] = []
+    for core in sorted(cores):
+        if ranges and core == ranges[-1][1] + 1:
+            ranges[-1][1] = core
+        else:
+            ranges.append([core, core])
+    return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in ranges)
+
+
+def core_numbers(ranges: str) -> list[int]:
+    """The inverse of `core_ranges`, ascending."""
+    ends = [list(map(int, part.split("-"))) for part in ranges.split(",") if part]
+    return [core for each in ends for core in range(each[0], each[-1] + 1)]

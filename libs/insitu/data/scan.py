@@ -7,7 +7,7 @@ that can be trained on and every worker makes the same number of steps.
 
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,11 @@ SPLITS = ("train", "validation")
 _UNUSED = len(SPLITS)
 _BAD = _UNUSED + 1
 _TASKS_PER_CORE = 4
+
+Refusals = Mapping[tuple[str, int], Mapping[int, str]]
+"""By file URI and row group: the rows that an engine cannot take, and why."""
+
+_NOTHING_REFUSED: Refusals = {}
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,7 @@ class Scan:
 
 @dataclass(frozen=True)
 class _Scanner:
-    """Scans one row group; sent to the executors."""
+    """Scans one row group, given with the rows of it that are refused; sent to the executors."""
 
     reader: str
     input: Input
@@ -117,7 +122,10 @@ class _Scanner:
     id_column: str | None
     split: SplitRule
 
-    def __call__(self, group: RowGroup) -> tuple[RowGroup, np.ndarray, list[BadRow], dict[str, LabelTally]]:
+    def __call__(
+        self, task: tuple[RowGroup, Mapping[int, str]]
+    ) -> tuple[RowGroup, np.ndarray, list[BadRow], dict[str, LabelTally]]:
+        group, refused = task
         codes: list[np.ndarray] = []
         bad: list[BadRow] = []
         tallies = {name: LabelTally() for name in SPLITS}
@@ -127,6 +135,7 @@ class _Scanner:
             part = self._batch_splits(group, batch) if whole is None else whole[start : start + batch.num_rows]
             part = part.copy()
             for i, fault, label in self._check(batch):
+                fault = fault or refused.get(start + i, "")
                 if fault:
                     part[i] = _BAD
                     if len(bad) < MAX_BAD_RECORDS:
@@ -186,6 +195,7 @@ def scan(
     label: LabelColumn,
     id_column: str | None,
     split: SplitRule,
+    refused: Refusals = _NOTHING_REFUSED,
 ) -> Scan:
     """Read every image or tensor and every label of a dataset once, on the executors.
 
@@ -196,15 +206,17 @@ def scan(
         input, label: what is read of a row.
         id_column: names bad rows; None names them by their place.
         split: which rows train and which validate.
+        refused: rows that are bad whatever is found here.
 
     Raises:
         UserError: a row group whose pages are damaged, or a column that the reader does not take.
     """
     context = spark.sparkContext
     partitions = min(len(dataset.row_groups), _TASKS_PER_CORE * context.defaultParallelism)
+    tasks = [(group, refused.get((group.path, group.index), {})) for group in dataset.row_groups]
     scanner = _Scanner(reader, input, label, id_column, split)
     with workers_user_errors():
-        found = context.parallelize(dataset.row_groups, partitions).map(scanner).collect()
+        found = context.parallelize(tasks, partitions).map(scanner).collect()
     rows: dict[str, list[Rows]] = {name: [] for name in SPLITS}
     labels = {name: LabelTally() for name in SPLITS}
     bad: list[BadRow] = []

@@ -32,17 +32,6 @@ def words(value: Any) -> str:
     return str(value)
 
 
-def core_ranges(cores: list[int]) -> str:
-    """Core numbers as `taskset` takes them: 0-3,8."""
-    ranges: list[list[int]] = []
-    for core in sorted(cores):
-        if ranges and core == ranges[-1][1] + 1:
-            ranges[-1][1] = core
-        else:
-            ranges.append([core, core])
-    return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in ranges)
-
-
 def duration(seconds: float) -> str:
     """Hours and minutes, minutes and seconds, or seconds."""
     minutes, rest = divmod(round(seconds), 60)

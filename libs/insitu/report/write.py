@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from insitu import artifact
+from insitu.cluster.threads import core_ranges
 from insitu.report import charts, roc
 from insitu.report.calibration import reliability
 from insitu.report.classes import MOST_CLASSES, MOST_CONFUSED, ClassTable, class_table, most_confused
 from insitu.report.gallery import gallery
-from insitu.report.page import core_ranges, render
+from insitu.report.page import render
 from insitu.report.predictions import Predictions, read_predictions
 from insitu.report.progress import learning_charts, throughput_chart
 from insitu.report.runs import Run, by_section, read_lines, read_run

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from pyspark.sql import SparkSession
@@ -13,7 +14,7 @@ from insitu.data.inputs import ImageInput, Input, TensorInput
 from insitu.data.labels import MAX_CLASSES
 from insitu.data.pipeline import Source
 from insitu.data.plan import ShardPlan, plan_shards
-from insitu.data.scan import LabelTally, Scan, SplitRule, scan
+from insitu.data.scan import LabelTally, Refusals, Scan, SplitRule, scan
 from insitu.errors import UserError
 from insitu.recipe import Recipe
 from insitu.tasks import TASKS, LabelCounts, Task
@@ -50,6 +51,7 @@ def prepare(spark: SparkSession, recipe: Recipe, uri: str) -> Prepared:
 
     Raises:
         UserError: no usable column, too many bad rows, or labels that the task cannot learn from.
+        WorkerError: BigDL cannot read a file.
     """
     dataset = open_dataset(uri)
     task, data = TASKS[recipe.task.kind], recipe.data
@@ -64,7 +66,8 @@ def prepare(spark: SparkSession, recipe: Recipe, uri: str) -> Prepared:
     input = _find_input(dataset, recipe, label.name)
     print(f"data: checking {dataset.rows} rows of {len(dataset.row_groups)} row groups", file=sys.stderr)
     stored, folders = set(dataset.schema.names), dataset.partition_columns
-    found = scan(
+    scan_rows = partial(
+        scan,
         spark,
         dataset,
         reader=data.reader,
@@ -77,14 +80,21 @@ def prepare(spark: SparkSession, recipe: Recipe, uri: str) -> Prepared:
             recipe.training.seed,
         ),
     )
-    _check_rows(dataset, found, recipe)
-    counts = _counts(found.labels["train"])
-    names = named or tuple(map(str, range(_count_classes(task, counts, label.name))))
-    for split in found.labels.values():
-        task.check_range(_counts(split), len(names))
-    task.check_variety(counts, len(names))
-    source = Source(data.reader, input, label, task.label_shape(len(names)), task.label_dtype)
-    return Prepared(dataset, found, source, names, counts)
+
+    def checked(found: Scan) -> Prepared:
+        _check_rows(dataset, found, recipe)
+        counts = _counts(found.labels["train"])
+        names = named or tuple(map(str, range(_count_classes(task, counts, label.name))))
+        for split in found.labels.values():
+            task.check_range(_counts(split), len(names))
+        task.check_variety(counts, len(names))
+        shape = task.label_shape(len(names))
+        source = Source(data.reader, input, label, shape, task.label_dtype)
+        return Prepared(dataset, found, source, names, counts)
+
+    prepared = checked(scan_rows())
+    refused = _refused(spark, recipe, prepared)
+    return checked(scan_rows(refused=refused)) if refused else prepared
 
 
 def resolve(spark: SparkSession, recipe: Recipe, prepared: Prepared, layout: Layout) -> Recipe:
@@ -150,6 +160,16 @@ def _find_input(dataset: Dataset, recipe: Recipe, label: str) -> Input:
     assert data.size and data.channels
     image = columns.find_image(dataset.schema, name=data.image_column, exclude=[label])
     return ImageInput(image, data.size, data.channels)
+
+
+def _refused(spark: SparkSession, recipe: Recipe, prepared: Prepared) -> Refusals:
+    """Good rows that the recipe's engine cannot take: BigDL decodes with Java, which knows less than Pillow."""
+    if recipe.training.engine != "bigdl":
+        return {}
+    from insitu.training.engines.bigdl_check import refused_rows
+
+    print("data: checking the rows once more, in the JVM that BigDL trains in", file=sys.stderr)
+    return refused_rows(spark, [piece for pieces in prepared.scan.rows.values() for piece in pieces], prepared.source)
 
 
 def _count_classes(task: Task, counts: LabelCounts, label: str) -> int:

@@ -16,15 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from insitu import artifact
-from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, open_filesystem, persist
+from insitu.cluster.filesystem import open_filesystem, persist
 from insitu.data.plan import Rows, ShardPlan
 from insitu.data.scan import BadRow
-from insitu.errors import UserError
 from insitu.provenance import code_version, environment
 from insitu.recipe import Recipe
 from insitu.training.engines.base import TrainingResult
 from insitu.training.prepare import Prepared
-from insitu.training.rundir import RunDirectory
+from insitu.training.rundir import RunDirectory, persist_result
 
 if TYPE_CHECKING:
     import keras
@@ -65,11 +64,8 @@ def publish(
         (directory / artifact.HISTORY).write_text(history)
         read_images = _image_reader(prepared, validation, rows) if recipe.data.input == "image" else None
         _draw_report(directory, model, read_images)
-        try:
-            persist(lambda: artifact.publish(directory, summary["output"], staging=run.uri), "publishing the model")
-        except FILE_SYSTEM_ERRORS as error:
-            mend = "free space or wait for it, then give the same command with --resume: all training is kept"
-            raise UserError("--output", f"{summary['output']} cannot be written ({error})", mend) from None
+        output = summary["output"]
+        persist_result(lambda: artifact.publish(directory, output, staging=run.uri), "publishing the model", output)
 
 
 def provenance(

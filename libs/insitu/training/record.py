@@ -9,10 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from insitu.artifact import upload
-from insitu.cluster.filesystem import persist
 from insitu.training.callbacks import EarlyStopping, StepTimer
 from insitu.training.engines.base import PREDICTIONS, RESULT, WEIGHTS, TrainingJob
 from insitu.training.progress import Reporter
+from insitu.training.rundir import persist_result
 from insitu.training.validation import Validation
 from insitu.training.weights import save_weights
 
@@ -86,7 +86,7 @@ class Record(tf.keras.callbacks.Callback):
         if scored is None or not all(map(np.array_equal, scored, weights)):
             self._validation.score(weights, kept["epoch"])
         if self._rank == 0:
-            persist(lambda: self._leave(weights, kept), "leaving the result")
+            persist_result(lambda: self._leave(weights, kept), "leaving the result", self._job.scratch)
 
     def _loss_sum(self) -> float:
         return self._earlier_loss + self._mean_loss * self._epoch_steps

@@ -5,17 +5,18 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from insitu.artifact import upload
-from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, open_filesystem
-from insitu.errors import UserError
+from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, open_filesystem, persist
+from insitu.errors import UserError, WorkerError
 from insitu.recipe import Recipe
 from insitu.training.checkpoints import CheckpointStore
 
+T = TypeVar("T")
 _RUN = "run.json"
 _MAY_CHANGE = (
     *("training.workers", "training.epochs", "training.checkpoint", "training.max_restarts"),
@@ -108,6 +109,26 @@ class RunDirectory:
     def remove(self) -> None:
         file_system, path = open_filesystem(self.uri)
         file_system.rm(path, recursive=True)
+
+
+def persist_result(action: Callable[[], T], what: str, uri: str) -> T:
+    """`persist` of what training has made; what a file system raises is the user's to mend.
+
+    Args:
+        action, what: as for `persist`.
+        uri: what is read or written.
+
+    Raises:
+        UserError: its file system is full or stays away.
+        WorkerError: raised at once where `action` has the workers do it.
+    """
+    try:
+        return persist(action, what)
+    except WorkerError:
+        raise
+    except FILE_SYSTEM_ERRORS as error:
+        mend = "free space or wait for it, then give the same command with --resume, which takes the last checkpoint"
+        raise UserError("--output", f"{uri} cannot be written ({error})", mend) from None
 
 
 def _compare(then: dict[str, Any], now: dict[str, Any]) -> None:

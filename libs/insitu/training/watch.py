@@ -4,6 +4,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from insitu.cluster.threads import core_ranges
 from insitu.training.engines.base import Event
 
 _REFRESH_SECONDS = 0.5
@@ -34,8 +35,8 @@ class ProgressBar:
             case "start":
                 self._start(event)
             case "worker":
-                cores = "".join(f"cores {','.join(map(str, bound))}, " for bound in [event["cores"]] if bound)
-                self.say(f"worker {event['rank']} on {event['host']}: {cores}{event['threads']} threads")
+                cores = core_ranges(event["cores"])
+                self.say(f"worker {event['rank']} on {event['host']}: cores {cores}, {event['threads']} threads")
             case "step":
                 self._step(event)
             case "validation" if self._bar:

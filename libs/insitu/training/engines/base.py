@@ -21,8 +21,8 @@ Listener = Callable[[Event], None]
 """Called on the driver, one call at a time, with what happens while a run goes on; `event["event"]` says what:
 
 start: a gang starts: `epochs`, `steps_per_epoch`, `global_batch`, and the `first_step` it goes on from;
-worker: `rank`, `host`, `cores` and compute `threads` of a worker that has loaded its model; no cores where it is not
-    bound to any;
+worker: `rank`, `host` and compute `threads` of a worker that has loaded its model, and the `cores` that it may run on;
+    the workers of a BigDL executor share its cores;
 step: about once a second: `step` (done in the whole run), `epoch`, mean `loss` of the epoch so far,
     `learning_rate`, `images_per_second` since the last one, and `seconds` since the run began;
 validation: `epoch`, and the `rows` of `of` that rank 0 has scored;

@@ -69,8 +69,9 @@ class BigdlEngine:
         with DeferredInterrupts(_tell_of_stop) as interrupts:
             trainer = Trainer(self._spark, settings, silence_seconds=silence, interrupts=interrupts)
             with trainer:
-                for rank, host in enumerate(executors["hosts"]):
-                    listener({"event": "worker", "rank": rank, "host": host, "cores": [], "threads": layout.threads})
+                for rank, (host, cores) in enumerate(zip(executors["hosts"], trainer.cores, strict=True)):
+                    place = {"rank": rank, "host": host, "cores": cores, "threads": layout.threads}
+                    listener({"event": "worker", **place})
                 return BigdlRun(job, trainer, converted, listener, restored, interrupts).train()
 
     def _check_memory(self, job: TrainingJob, converted: Converted, engine_type: str, layout: Layout) -> None:
@@ -143,7 +144,7 @@ def _settings(job: TrainingJob, converted: Converted, engine_type: str, layout: 
         "offset": converted.offset,
         "activation": converted.activation,
         "class_weights": weights.ravel().tolist(),
-        "source": _source(job.source),
+        "source": source_json(job.source),
         "augment": training.augment.model_dump_json(),
         "train_plan": f"{job.scratch}/train.parquet",
         "validation_plan": f"{job.scratch}/validation.parquet",
@@ -157,7 +158,7 @@ def _settings(job: TrainingJob, converted: Converted, engine_type: str, layout: 
     }
 
 
-def _source(source: Source) -> str:
+def source_json(source: Source) -> str:
     """For `Source.parse`, jvm/RowGroups.scala."""
     height, width, channels = source.input.shape
     return json.dumps(
@@ -182,11 +183,11 @@ def _write_inputs(
     write_start(converted, weights, f"{job.scratch}/initial")
     for i, slot in enumerate(restored.optimizer if restored else ()):
         write_vector(slot, f"{job.scratch}/initial/slot{i}")
-    _write_plan(job.train, f"{job.scratch}/train.parquet")
-    _write_plan(job.validation, f"{job.scratch}/validation.parquet")
+    write_plan(job.train, f"{job.scratch}/train.parquet")
+    write_plan(job.validation, f"{job.scratch}/validation.parquet")
 
 
-def _write_plan(plan: ShardPlan, uri: str) -> None:
+def write_plan(plan: ShardPlan, uri: str) -> None:
     """For `Shards.read`, jvm/RowGroups.scala."""
     rows = [(rank, position, piece) for rank, shard in enumerate(plan.shards) for position, piece in enumerate(shard)]
     table = pa.table(

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from insitu.artifact import upload
 from insitu.bigdl.converted import Converted
 from insitu.bigdl.trainer import Trainer
 from insitu.bigdl.vectors import read_vector, write_start
-from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, open_filesystem, persist
+from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, open_filesystem
 from insitu.cluster.interrupts import DeferredInterrupts
 from insitu.errors import WorkerError
 from insitu.recipe import PlateauDecay
@@ -21,10 +21,12 @@ from insitu.training.callbacks import EarlyStopping
 from insitu.training.checkpoints import Checkpoint, CheckpointStore
 from insitu.training.engines.base import PREDICTIONS, WEIGHTS, Listener, TrainingJob, TrainingResult
 from insitu.training.metrics import Metrics, evaluate
+from insitu.training.rundir import persist_result
 from insitu.training.schedules import Plateau
 from insitu.training.weights import write_weights
 from insitu.training.worker import learning_rate
 
+T = TypeVar("T")
 _REPORT_SECONDS = 1.0
 _LONGEST_STOP_SECONDS = 600
 
@@ -195,7 +197,7 @@ class BigdlRun:
 
     def _leave(self) -> TrainingResult:
         """Leave weights, and the scores that these weights give."""
-        kept, weights = self._history[-1], persist(self._state, "reading the weights")[0]
+        kept, weights = self._history[-1], self._persist(self._state, "reading the weights")[0]
         if self._early_stopping:
             kept = next(line for line in self._history if line["epoch"] == self._early_stopping.best_epoch)
             weights = self._early_stopping.best_weights
@@ -211,9 +213,9 @@ class BigdlRun:
         )
 
     def _load(self, weights: list[np.ndarray]) -> None:
-        scratch = persist(lambda: self._directory("best"), "making a directory")
-        persist(lambda: write_start(self._converted, weights, scratch), "writing the weights")
-        persist(lambda: self._trainer.load(scratch), "loading the weights")
+        scratch = self._persist(lambda: self._directory("best"), "making a directory")
+        self._persist(lambda: write_start(self._converted, weights, scratch), "writing the weights")
+        self._persist(lambda: self._trainer.load(scratch), "loading the weights")
 
     def _images_per_second(self) -> float | None:
         seconds = self._step_seconds
@@ -224,11 +226,14 @@ class BigdlRun:
         if settings is None:
             return None
         callback = EarlyStopping(**settings.model_dump(), restored=restored)
-        callback.set_model(_Weights(lambda: persist(self._state, "reading the weights")[0]))
+        callback.set_model(_Weights(lambda: self._persist(self._state, "reading the weights")[0]))
         callback.on_train_begin()
         if restored:
             callback.restore(restored.state[callback.name])
         return callback
+
+    def _persist(self, action: Callable[[], T], what: str) -> T:
+        return persist_result(action, what, self._job.scratch)
 
     def _directory(self, name: str) -> str:
         uri = f"{self._job.scratch}/{name}"
@@ -240,7 +245,7 @@ class BigdlRun:
         uri = f"{self._job.scratch}/{name}"
         with TemporaryDirectory(prefix="insitu-") as scratch:
             write(Path(scratch) / name)
-            persist(lambda: upload(Path(scratch) / name, uri), f"leaving {name}")
+            self._persist(lambda: upload(Path(scratch) / name, uri), f"leaving {name}")
         return uri
 
 
