@@ -19,6 +19,10 @@ RECIPE = Path(__file__).parent.parent.parent / "conf/recipes/als.yaml"
         ("data.duplicates=last", r"data\.duplicates: last is by time, and data\.time_column is null"),
         ("data.holdout.by=time", r"data\.holdout: by is time, and data\.time_column is null"),
         ("data.rating_column=null", r"model: explicit ratings need data\.rating_column"),
+        (
+            "model={nonnegative: true, solver: cg}",
+            r"model\.solver: cg cannot keep factors from being negative: take auto",
+        ),
         ("training.epochs=3", r"training: unknown key; the keys here are data, evaluation, model, seed"),
     ],
 )

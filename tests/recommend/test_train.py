@@ -74,11 +74,11 @@ def test_directory_says_where_it_comes_from(planted: Planted) -> None:
     assert read(planted.model / artifact.METRICS) == planted.summary["metrics"]
     assert read(planted.model / artifact.RECIPE)["data"]["user_column"] == "user"
     points = read(planted.model / "convergence.json")
-    assert [point["iterations"] for point in points] == [1, 2, 3, 5, 6]
+    assert [point["iterations"] for point in points] == [1, 2, 3]
     assert points[-1]["held_out"] == pytest.approx(planted.summary["metrics"]["rmse"], abs=1e-3)
     assert points[0]["held_out"] > points[-1]["held_out"]
     history = [json.loads(line) for line in (planted.model / artifact.HISTORY).read_text().splitlines()]
-    assert [line["iteration"] for line in history] == [1, 2, 3, 4, 5, 6]
+    assert [line["iteration"] for line in history] == [1, 2, 3]
     assert history[-1]["loss"] ** 0.5 == pytest.approx(points[-1]["training"], rel=1e-3)
     artifact.verify(str(planted.model), part=artifact.ALS, setting="DIR")
     assert sorted(path.name for path in planted.model.parent.iterdir()) == ["model", "ratings"]

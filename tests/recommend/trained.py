@@ -12,7 +12,7 @@ from insitu.data.ratings import write_ratings
 
 NOISE = 0.3
 BLOCKS = ("model.user_blocks=2", "model.item_blocks=2")
-EXPLICIT = ("model.rank=4", "model.iterations=6", "model.reg=0.003", *BLOCKS)
+EXPLICIT = ("model.rank=4", "model.iterations=3", "model.reg=0.003", *BLOCKS)
 
 
 @dataclass(frozen=True)

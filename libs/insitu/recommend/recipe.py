@@ -72,6 +72,13 @@ class Model(Section):
     checkpoint_interval: PositiveInt = 10
     """Iterations from one checkpoint of the factors to the next."""
 
+    @field_validator("solver")
+    @classmethod
+    def _keeps_signs(cls, solver: str, info: ValidationInfo) -> str:
+        if solver == "cg" and info.data.get("nonnegative"):
+            raise ValueError("cg cannot keep factors from being negative: take auto, cholesky or mllib")
+        return solver
+
 
 class Evaluation(Section):
     """How the lists of recommendations are measured on the held-out ratings."""

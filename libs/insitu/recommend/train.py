@@ -59,16 +59,15 @@ def train_als(spark: SparkSession, recipe: AlsRecipe, *, data: str, output: str)
             predictions = _predictions(model, prepared, f"{staging}/{artifact.PREDICTIONS}")
             metrics = _measure(model, predictions, recipe, prepared)
             points = _convergence(recipe, prepared)
-        summary = {
-            "output": output,
-            **prepared.counts,
-            "metrics": metrics,
-            "fit_seconds": fit_seconds,
-            "seconds": round(time.time() - started, 1),
-        }
-        model.write().save(f"{staging}/{artifact.ALS}")
-        with tempfile.TemporaryDirectory(prefix="insitu-") as scratch:
-            local = Path(scratch)
+            summary = {
+                "output": output,
+                **prepared.counts,
+                "metrics": metrics,
+                "fit_seconds": fit_seconds,
+                "seconds": round(time.time() - started, 1),
+            }
+            model.write().save(f"{staging}/{artifact.ALS}")
+            local = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="insitu-")))
             (local / artifact.RECIPE).write_text(recipe.to_yaml())
             artifact.write_json(local / artifact.METRICS, metrics)
             artifact.write_json(local / evaluate.CONVERGENCE, points)
