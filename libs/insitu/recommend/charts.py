@@ -58,6 +58,7 @@ def popularity(sizes: Sequence[tuple[int, int]]) -> Markup:
 
     def paint(axes: Axes) -> None:
         axes.loglog(ranks, values, color=PALETTE[0])
+        axes.set_ylim(10 ** np.floor(np.log10(values.min())), 10 ** np.ceil(np.log10(values.max() + 1)))
         _plain_powers(axes.xaxis)
         _plain_powers(axes.yaxis)
         axes.set(title="Training ratings of an item", xlabel="items, the most rated first")
