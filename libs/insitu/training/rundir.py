@@ -127,9 +127,7 @@ def persist_result(action: Callable[[], T], what: str, uri: str) -> T:
     except WorkerError:
         raise
     except FILE_SYSTEM_ERRORS as error:
-        mend = (
-            "free space or wait for it, then give the same command with --resume, which takes the last checkpoint"
-        )
+        mend = "free space or wait for it, then give the same command with --resume, which takes the last checkpoint"
         raise UserError("--output", f"{uri} cannot be written ({error})", mend) from None
 
 
