@@ -231,7 +231,8 @@ class Bigdl(Section):
     """What only the BigDL engine knows."""
 
     engine_type: Literal["auto", "mklblas", "mkldnn"] = "auto"
-    """The kernels; auto takes mkldnn, and mklblas where an executor has several workers, which mkldnn cannot serve."""
+    """The kernels; auto takes mkldnn, and mklblas where an executor has several workers, which mkldnn cannot serve.
+    docs/bigdl.md has the speeds of every topology under both."""
     gradients: Literal["fp32", "truncated"] = "fp32"
     """How gradients cross between workers; truncated sends the upper 16 bits of each number, which is bf16."""
 
