@@ -211,6 +211,7 @@ def test_it_is_saved_and_loaded_as_mllibs(split: tuple[DataFrame, DataFrame], tm
     assert rmse(again, held_out) == pytest.approx(rmse(als.fit(train), held_out), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_it_works_in_pipelines_and_searches(split: tuple[DataFrame, DataFrame], tmp_path: Path) -> None:
     train, held_out = split
     als = ALS(maxIter=3, regParam=0.01, seed=1, coldStartStrategy="drop")

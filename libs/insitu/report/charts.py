@@ -135,7 +135,7 @@ def calibration(measured: Reliability) -> Markup:
         axes.set(xlabel="score", ylabel="share that is right", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
         axes.xaxis.set_major_formatter(PercentFormatter(1))
         axes.yaxis.set_major_formatter(PercentFormatter(1))
-        axes.legend(fontsize=8, loc="upper left", markerscale=0.6)
+        axes.figure.legend(loc="outside upper left", fontsize=8, ncols=2, markerscale=0.6)
 
     return draw(paint, name="calibration", description="Reliability diagram", inches=(4.0, 3.3))
 
