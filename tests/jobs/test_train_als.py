@@ -25,6 +25,7 @@ def ratings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
+@pytest.mark.slow
 def test_train_show_and_recommend(submit: Callable[..., Submitted], ratings: Path, tmp_path: Path) -> None:
     chosen = ("rank=2", "reg=0.001", "iterations=5", "user_blocks=2", "item_blocks=2")
     settings = [word for setting in chosen for word in ("--set", f"model.{setting}")]

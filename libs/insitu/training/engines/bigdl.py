@@ -1,7 +1,8 @@
 """The BigDL engine: the Keras topology, converted, trained by dllib's layers in the executors' JVMs.
 
 Synchronous data parallelism: gradients cross through Spark's block manager, as
-BigDL does it (Dai et al. 2019, arXiv:1804.05839, section 3.3), and no Python runs in a step; the scan before it is Python's.
+BigDL does it (Dai et al. 2019, arXiv:1804.05839, section 3.3), and no Python runs in a step; the scan
+before it is Python's.
 """
 
 import json
