@@ -1,6 +1,6 @@
 """The peer of a job: hand-written Keras, one process on all cores, one batch in memory.
 
-    python benchmarks/keras_fit.py densenet121 --batch 32 --precision bf16
+    python benchmarks/keras_fit.py densenet121 --batch 32 --precision bf16 [--inter-op N] [--xla]
 
 Prints the images per second of the median step.
 """
@@ -22,6 +22,8 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--batch", type=int, required=True)
     parser.add_argument("--precision", choices=("bf16", "fp32"), required=True)
+    parser.add_argument("--inter-op", type=int, default=1, help="operations at once")
+    parser.add_argument("--xla", action="store_true", help="compile the step with XLA")
     args = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
     os.environ.update(worker_environment(cores))  # before TensorFlow loads its OpenMP
@@ -30,11 +32,11 @@ def main() -> None:
     from insitu import models
 
     tf.config.threading.set_intra_op_parallelism_threads(cores)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(args.inter_op)
     if args.precision == "bf16":
         tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
     model = models.build(args.model, size=(_SIZE, _SIZE), channels=3, outputs=_CLASSES, activation="sigmoid")
-    model.compile(tf.keras.optimizers.SGD(0.01, momentum=0.9), "binary_crossentropy")
+    model.compile(tf.keras.optimizers.SGD(0.01, momentum=0.9), "binary_crossentropy", jit_compile=args.xla)
     images = tf.cast(tf.random.uniform([args.batch, _SIZE, _SIZE, 3], 0, 256, tf.int32), tf.uint8)
     labels = tf.cast(tf.random.uniform([args.batch, _CLASSES], 0, 2, tf.int32), tf.float32)
     seconds: list[float] = []

@@ -23,21 +23,24 @@ class Keras:
         batch: images a step.
         precision: bf16 or fp32.
         itex: with Intel's extension.
+        inter_op: operations that TensorFlow runs at once.
     """
 
     model: str
     batch: int
     precision: str = "bf16"
     itex: bool = True
+    inter_op: int = 1
 
     def __str__(self) -> str:
         backend = "ITEX" if self.itex else "stock TensorFlow"
-        return f"Keras fit {self.model} {self.precision}, {backend}, {self.batch} images"
+        return f"Keras fit {self.model} {self.precision}, {backend}, {self.batch} images, {self.inter_op} inter-op"
 
     def images_per_second(self) -> float:
         """Of the median step."""
         flags, path = ([], []) if self.itex else (["-S"], [str(_site_without_plugin())])
         program = [str(_HERE / "keras_fit.py"), self.model, "--batch", str(self.batch), "--precision", self.precision]
+        program += ["--inter-op", str(self.inter_op)]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(_HERE.parent / "libs"), *path])}
         done = subprocess.run(
             [sys.executable, *flags, *program], env=environment, stdout=subprocess.PIPE, text=True, check=True

@@ -36,7 +36,10 @@ _COMPARISONS = {
         Comparison(subjects=(_DENSENET,), peers=(replace(_DENSENET, program="benchmarks/in_memory.py"),))
     ],
     "job_vs_keras": [
-        Comparison(subjects=_layouts(job), peers=tuple(Keras(model=job.model, batch=batch) for batch in batches))
+        Comparison(
+            subjects=_layouts(job),
+            peers=tuple(Keras(model=job.model, batch=batch, inter_op=n) for batch in batches for n in (1, 2)),
+        )
         for job, batches in ((_DENSENET, (16, 32)), (_GOOGLENET, (32, 64)))
     ],
     "job_vs_stock": [

@@ -5,15 +5,19 @@ import math
 import numpy as np
 import pytest
 from pyspark.sql import SparkSession
+from tensorflow import keras
 
-from converted_models import ENGINES, activate, gradient_errors, network_of, pixels, random_images, topology
+from converted_models import CLASSES, ENGINES, activate, gradient_errors, network_of, pixels, random_images, topology
 from insitu.bigdl.convert import convert
-from insitu.models import names
+from insitu.models import build, names
 
 pytestmark = pytest.mark.slow
 
 SIZES = {"alexnet": ((63, 63), (67, 75)), "mcnn": ((64, 64), (71, 93)), "squeezenet": ((32, 32), (45, 61))}
 """Each topology's small sizes, the second odd; 32x32 and 45x61 for others."""
+
+MOST_READ_BACK = 20_000_000
+"""More weights take minutes through py4j: VGG-16's and AlexNet's are read back by training only."""
 
 
 @pytest.mark.parametrize("name", names())
@@ -26,9 +30,27 @@ def test_scores_as_keras(spark: SparkSession, name: str, odd: int) -> None:
         network = network_of(spark, model, converted, engine, batch=3)
         network.java.evaluate()
         scores = activate(network.forward(pixels(images)), converted.activation)
+        if model.count_params() < MOST_READ_BACK:
+            for ours, theirs in zip(network.weights(), model.get_weights(), strict=True):
+                np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=0)
         network.java.release()
         np.testing.assert_allclose(scores, expected, atol=1e-4, rtol=0, err_msg=engine)
     assert expected.std(axis=0).max() > 0.1, "every image scores alike"
+
+
+@pytest.mark.parametrize("name", ["densenet121", "resnet50"])
+def test_scores_as_keras_with_trained_statistics(spark: SparkSession, name: str) -> None:
+    model = build(name, size=(32, 32), channels=3, outputs=CLASSES, activation="softmax", options={})
+    images = random_images(model, 8)
+    model.compile(keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy")
+    model.fit(images, np.arange(8) % CLASSES, batch_size=4, epochs=4, verbose=0)
+    converted, expected = convert(model), model.predict(images, verbose=0)
+    for engine in ENGINES:
+        network = network_of(spark, model, converted, engine, batch=8)
+        network.java.evaluate()
+        scores = activate(network.forward(pixels(images)), converted.activation)
+        network.java.release()
+        np.testing.assert_allclose(scores, expected, atol=1e-4, rtol=0, err_msg=engine)
 
 
 @pytest.mark.parametrize("name", names())

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -85,3 +86,14 @@ def test_more_epochs_and_other_workers_go_on_and_it_is_said_what_changes(
     assert "resume: training.workers was 2, is 4" in said
     assert "some are read twice" in said
     assert "local batches of 8 images, before 16" in said
+
+
+def test_a_full_file_system_is_told_and_nothing_is_left(small_disk: Callable[[str], Path]) -> None:
+    place = small_disk("64k")
+    with pytest.raises(OSError), (place / "filler").open("wb") as filler:
+        while True:
+            filler.write(bytes(4096))
+            filler.flush()
+    with pytest.raises(UserError, match=r"--output: .*model\.run cannot be made \(.*No space left"):
+        RunDirectory(f"file://{place}/model").open(resume=False)
+    assert not (place / "model.run").exists()

@@ -6,6 +6,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -50,7 +51,11 @@ class RunDirectory:
             self.is_new = not file_system.exists(path)
             if self.is_new:
                 file_system.makedirs(path)
+                self._own({})
         except FILE_SYSTEM_ERRORS as error:
+            if self.is_new:
+                with suppress(*FILE_SYSTEM_ERRORS):
+                    self.remove()
             raise UserError("--output", f"{self.uri} cannot be made ({error})", "name a place that can") from None
         if not self.is_new:
             self._check_owner(self._read())
@@ -58,9 +63,12 @@ class RunDirectory:
                 step = max(self.store(keep=1).steps(), default=0)
                 problem = f"an unfinished run is at {self.uri}, its last checkpoint after step {step}"
                 raise UserError("--output", problem, "add --resume to go on with it, or remove that directory")
+            persist_result(lambda: self._own(self._read()), "taking over the run", self.uri)
         elif resume:
             print(f"nothing to resume at {self.uri}: starting from the first step", file=sys.stderr)
-        self._write({**(self._read() if not self.is_new else {}), "host": socket.gethostname(), "pid": os.getpid()})
+
+    def _own(self, run: dict[str, Any]) -> None:
+        self._write(run | {"host": socket.gethostname(), "pid": os.getpid()})
 
     def claim(self, recipe: Recipe, fingerprint: str) -> None:
         """Note what is trained on what; in a run that is gone on with, compare it.
@@ -75,7 +83,7 @@ class RunDirectory:
         then, now = self._read(), {"recipe": recipe.model_dump(mode="json"), "fingerprint": fingerprint}
         if "recipe" in then:
             _compare(then, now)
-        self._write(then | now)
+        persist_result(lambda: self._write(then | now), "noting the recipe", self.uri)
 
     def _check_owner(self, run: dict[str, Any]) -> None:
         ours = run["host"] == socket.gethostname() and run["pid"] != os.getpid()
@@ -103,7 +111,9 @@ class RunDirectory:
     def scratch(self) -> str:
         """A new empty directory for a gang."""
         file_system, path = open_filesystem(f"{self.uri}/gang-{uuid4().hex[:8]}")
-        file_system.makedirs(path)
+        persist_result(
+            lambda: file_system.makedirs(path, exist_ok=True), "making a directory for the workers", self.uri
+        )
         return file_system.unstrip_protocol(path)
 
     def remove(self) -> None:
