@@ -22,7 +22,7 @@ demo: setup
 test: setup-dev
 	@$(IN_ENV) && ruff check && ruff format --check && mypy && lint-imports && pytest -m "not slow and not nightly"
 
-# Tests that take a minute or more each: kills, resumed runs, every topology on BigDL.
+# Tests that take long together: kills, resumed runs, full disks, every topology on BigDL.
 test-slow: setup-dev
 	@$(IN_ENV) && pytest -m slow
 

@@ -12,6 +12,8 @@ from insitu.errors import UserError
 from insitu.recipe import parse
 from training.digits_rows import digit_rows, recipe_tree, write_rows
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def disk(small_disk: Callable[[str], Path]) -> Path:
