@@ -25,7 +25,7 @@ def test_everything_works_here(capsys: pytest.CaptureFixture[str]) -> None:
     assert report["ok"]
     assert [check["name"] for check in report["checks"]] == [
         *("python", "java", "spark", "spark conf", "bigdl jars", "tensorflow", "cpu", "cores", "memory", "disk"),
-        *("itex", "onednn", "mkl", "mkl in spark", "parquet"),
+        *("itex", "onednn", "mkl", "spark mkl", "parquet"),
     ]
 
 

@@ -153,7 +153,7 @@ def disk() -> Check:
 def spark_mkl() -> Check:
     """Whether Spark's Java computes with MKL; with a wrong path MLlib would take Java's own BLAS without a word."""
     command = [str(_spark_home() / "bin/spark-submit"), "--class", "insitu.recommend.als.Mkl", "spark-internal"]
-    return _run("mkl in spark", command, mend=f"{_SETUP}, and unset INSITU_MKL")
+    return _run("spark mkl", command, mend=f"{_SETUP}, and unset INSITU_MKL")
 
 
 def probe(name: str, *, mend: str) -> Check:
