@@ -30,6 +30,6 @@ test-slow: setup-dev
 test-nightly: setup-dev
 	@$(IN_ENV) && pytest -m nightly
 
-# Every speed that the README claims, as JSON lines; half an hour to an hour and a half on a quiet machine of two cores.
+# Every speed that the README claims, as JSON lines; hours on a quiet machine of two cores.
 bench: setup-dev
 	@$(IN_ENV) && python benchmarks/reading.py && python benchmarks/training.py && python benchmarks/bigdl.py && python benchmarks/als.py && python benchmarks/side_by_side.py
