@@ -56,7 +56,7 @@ class Fit:
             "regParam": 0.05,
             "implicitPrefs": self.implicit,
         }
-        library = {} if self.native else {"INSITU_MKL": "none: Java's BLAS is wanted"}
+        library = {} if self.native else {"INSITU_MKL": "none"}  # a library that is not there: MLlib takes Java's
         cores = range(self.first_core, self.first_core + self.cores)
         found = _submit(cores, "benchmarks/als_fit.py", str(_ratings(self.scale)), json.dumps(settings), **library)
         print(f"{self.name} rank {self.rank}: {found}", file=sys.stderr)
