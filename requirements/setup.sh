@@ -71,14 +71,25 @@ make_runtime() {
     echo "$runtime" >.venv/complete-runtime
 }
 
-# Our Scala sources, compiled by the compiler that Spark brings; Java is the one that conf/spark-env.sh chooses.
+# Our Scala and C sources, compiled by the compilers that Spark and ziglang bring; Java is the one that conf/spark-env.sh
+# chooses. The C goes into the jar once for each generation of processors that Native.scala knows.
 make_jvm() {
     spark="$(pwd)/.venv/lib/python3.11/site-packages/pyspark"
-    new="$spark/jars/insitu.new.jar"
+    classes=.venv/classes
+    rm -rf $classes
+    mkdir -p $classes/insitu/recommend/als
     step env SPARK_HOME="$spark" "$spark/bin/spark-class" scala.tools.nsc.Main \
-        -usejavacp -deprecation -Xfatal-warnings -d "$new" jvm/*.scala jvm/*/*.scala
-    mv "$new" "$spark/jars/insitu.jar" # a running Java keeps the old file
+        -usejavacp -deprecation -Xfatal-warnings -d $classes jvm/*.scala jvm/*/*.scala
+    make_native x86_64_v4 als-avx512.so
+    make_native x86_64_v3 als-avx2.so
+    step .venv/bin/python -m zipfile -c "$spark/jars/insitu.new.jar" $classes/*
+    mv "$spark/jars/insitu.new.jar" "$spark/jars/insitu.jar" # a running Java keeps the old file
     echo "$jvm" >.venv/complete-jvm
+}
+
+make_native() {
+    step .venv/bin/python -m ziglang cc -target x86_64-linux-gnu.2.17 "-march=$1" -mprefer-vector-width=512 \
+        -O3 -g0 -Wall -Wextra -Werror -Wno-psabi -shared -fPIC -o "$classes/insitu/recommend/als/$2" native/als.c -lm
 }
 
 make_dev() {
@@ -89,7 +100,7 @@ make_dev() {
 
 runtime=$(digest requirements/insitu.txt requirements/bigdl.txt)
 dev=$(digest requirements/dev.txt)
-jvm=$(digest jvm/*.scala jvm/*/*.scala)
+jvm=$(digest jvm/*.scala jvm/*/*.scala native/*)
 mkdir -p logs
 : >"$log"
 is_complete runtime "$runtime" || make_runtime

@@ -97,7 +97,7 @@ private[als] object HalfIteration {
       sent: Iterator[(Int, Message)],
       previous: Option[Array[Float]]
   ): Iterator[Solved] =
-    Iterator.single(RowSolver(problem, base).solve(block, block.table(sent.map(_._2), problem.rank), previous))
+    Iterator.single(Solved(problem, base, block, sent.map(_._2), previous))
 
   /** A block's loss and, of implicit feedback, its part of the base. */
   def sums(problem: Problem, solved: Solved): (Double, Array[Float]) = {

@@ -1,0 +1,58 @@
+// The lower triangle of a sum of outer products, by tiles that stay in registers.
+#pragma once
+
+#include "lanes.h"
+
+#define ROWS 8
+#define VECTORS 3
+
+// normal[i..i+ROWS, at..] += the sum over m of patch[m, i..]' patch[m, at..], `vectors` vectors wide.
+static inline __attribute__((always_inline)) void add_tile(const float *patch, int count, int stride, float *normal,
+                                                           int i, int at, int vectors) {
+    vec tile[ROWS][VECTORS];
+#pragma unroll
+    for (int r = 0; r < ROWS; r++)
+#pragma unroll
+        for (int v = 0; v < vectors; v++) tile[r][v] = *(vec *)(normal + (size_t)(i + r) * stride + at + v * LANES);
+    for (int m = 0; m < count; m++) {
+        const float *row = patch + (size_t)m * stride;
+        vec right[VECTORS];
+#pragma unroll
+        for (int v = 0; v < vectors; v++) right[v] = *(const vec *)(row + at + v * LANES);
+#pragma unroll
+        for (int r = 0; r < ROWS; r++)
+#pragma unroll
+            for (int v = 0; v < vectors; v++) tile[r][v] += row[i + r] * right[v];
+    }
+#pragma unroll
+    for (int r = 0; r < ROWS; r++)
+#pragma unroll
+        for (int v = 0; v < vectors; v++) *(vec *)(normal + (size_t)(i + r) * stride + at + v * LANES) = tile[r][v];
+}
+
+// normal, [order, stride], gets the outer products of `count` rows of patch, [count, stride]. Written are whole
+// vectors and whole tiles of ROWS rows.
+static void add_products(const float *patch, int count, int stride, float *normal, int order) {
+    for (int i = 0; i < order; i += ROWS) {
+        int vectors = (i + ROWS - 1) / LANES + 1;
+        int at = 0;
+        for (; vectors >= VECTORS; vectors -= VECTORS, at += VECTORS * LANES)
+            add_tile(patch, count, stride, normal, i, at, VECTORS);
+        if (vectors == 2) add_tile(patch, count, stride, normal, i, at, 2);
+        if (vectors == 1) add_tile(patch, count, stride, normal, i, at, 1);
+    }
+}
+
+// right, [stride], gets the sum over the rows of patch, [count, stride], of weights[m] patch[m].
+static inline void add_weighted(const float *patch, int count, int stride, const float *weights, float *right) {
+    for (int at = 0; at < stride; at += LANES) {
+        vec even = *(vec *)(right + at), odd = {0};
+        int m = 0;
+        for (; m + 1 < count; m += 2) {
+            even += weights[m] * *(const vec *)(patch + (size_t)m * stride + at);
+            odd += weights[m + 1] * *(const vec *)(patch + (size_t)(m + 1) * stride + at);
+        }
+        if (m < count) even += weights[m] * *(const vec *)(patch + (size_t)m * stride + at);
+        *(vec *)(right + at) = even + odd;
+    }
+}
