@@ -89,7 +89,7 @@ make_jvm() {
 
 make_native() {
     step .venv/bin/python -m ziglang cc -target x86_64-linux-gnu.2.17 "-march=$1" -mprefer-vector-width=512 \
-        -O3 -g0 -Wall -Wextra -Werror -Wno-psabi -shared -fPIC -o "$classes/insitu/recommend/als/$2" native/als.c -lm
+        -O3 -g0 -Wall -Wextra -Werror -Wno-psabi -shared -fPIC -o "$classes/insitu/recommend/als/$2" native/*.c -lm
 }
 
 make_dev() {

@@ -10,35 +10,25 @@ private[als] final case class Ratings(rows: Array[Int], columns: Array[Int], val
   def transposed: Ratings = Ratings(columns, rows, values)
 
   /** The ratings of each of `blocks` blocks of rows, packed; blocks without any are left out. */
-  def split(blocks: Int): Iterator[(Int, Array[Byte])] = {
-    val block = Counts.ints(count)(i => Blocks.of(rows(i), blocks))
-    val starts = Counts.starts(block, blocks)
-    val order = Counts.order(block, starts)
-    (0 until blocks).iterator.filter(b => starts(b) < starts(b + 1)).map { b =>
-      val packed = Packed.buffer(Ratings.Words * (starts(b + 1) - starts(b)))
-      (starts(b) until starts(b + 1)).foreach(i => packed.putInt(rows(order(i))))
-      (starts(b) until starts(b + 1)).foreach(i => packed.putInt(columns(order(i))))
-      (starts(b) until starts(b + 1)).foreach(i => packed.putFloat(values(order(i))))
-      b -> packed.array
+  def split(blocks: Int): Iterator[(Int, Array[Byte])] = OffHeap.using { memory =>
+    val (starts, grouped) = (memory.words(blocks + 1L), memory.words(Ratings.Words.toLong * count))
+    val error = Native.splitRatings(
+      count, memory.copy(rows), memory.copy(columns), memory.copy(values), blocks, starts, grouped
+    )
+    Native.check(error)
+    val bounds = OffHeap.ints(starts, blocks + 1)
+    val parts = (0 until blocks).filter(b => bounds(b) < bounds(b + 1)).map { b =>
+      val at = grouped + Ratings.Words.toLong * bounds(b) * Packed.WordBytes
+      b -> OffHeap.packed(at, Math.multiplyExact(Ratings.Words, bounds(b + 1) - bounds(b)))
     }
+    parts.iterator
   }
 }
 
 private[als] object Ratings {
-  private val Words = 3
 
-  /** All ratings in what `split` gave. */
-  def unpack(parts: Seq[Array[Byte]]): Ratings = {
-    val counts = parts.map(_.length / (Words * Packed.WordBytes))
-    val all = Ratings(new Array[Int](counts.sum), new Array[Int](counts.sum), new Array[Float](counts.sum))
-    for (((part, count), start) <- parts.zip(counts).zip(counts.scanLeft(0)(_ + _))) {
-      val packed = Packed.reading(part)
-      packed.asIntBuffer.get(all.rows, start, count).get(all.columns, start, count)
-      packed.position(2 * count * Packed.WordBytes)
-      packed.asFloatBuffer.get(all.values, start, count)
-    }
-    all
-  }
+  /** Words of a rating: row, column and value. */
+  val Words = 3
 }
 
 /** Numbers as bytes: Java's serialization writes arrays of other types number by number. */
@@ -90,25 +80,36 @@ private[als] final case class InBlock(
 
 private[als] object InBlock {
 
-  /** Compress the ratings of one block of rows; but for the values of equal pairs, their order does not matter. */
-  def apply(parts: Iterator[Array[Byte]], columnBlocks: Int): InBlock = {
-    val all = Ratings.unpack(parts.toVector)
-    val rows = Index(all.rows, 1)
-    val columns = Index(all.columns, columnBlocks)
-    val source = Counts.ints(all.count)(i => columns.place(all.columns(i)))
-    // Two stable counting sorts, the last digit first.
-    val bySource = Counts.order(source, Counts.starts(source, columns.ids.length))
-    val row = Counts.ints(all.count)(i => rows.place(all.rows(bySource(i))))
-    val starts = Counts.starts(row, rows.ids.length)
-    val byRow = Counts.order(row, starts)
-    val order = Counts.ints(all.count)(i => bySource(byRow(i)))
-    InBlock(
-      ids = rows.ids,
-      starts = starts,
-      sources = Counts.ints(all.count)(i => source(order(i))),
-      ratings = Counts.floats(all.count)(i => all.values(order(i))),
-      columns = columns.ids,
-      tableStarts = Counts.starts(columns.ids.map(Blocks.of(_, columnBlocks)), columnBlocks)
-    )
+  /** Compress the ratings of one block of rows, as `Ratings.split` packed them; but for the values of equal pairs, their
+    * order does not matter.
+    */
+  def apply(packed: Iterator[Array[Byte]], columnBlocks: Int): InBlock = {
+    val parts = packed.toVector
+    val counts = parts.map(_.length / (Ratings.Words * Packed.WordBytes))
+    if (parts.isEmpty) new InBlock(Array(), Array(0), Array(), Array(), Array(), new Array(columnBlocks + 1))
+    else compress(parts, counts, counts.foldLeft(0)(Math.addExact(_, _)), columnBlocks)
   }
+
+  private def compress(parts: Vector[Array[Byte]], counts: Vector[Int], count: Int, columnBlocks: Int): InBlock =
+    OffHeap.using { memory =>
+      val numbers = Vector.fill(Ratings.Words)(memory.words(count))
+      for (((part, size), start) <- parts.zip(counts).zip(counts.scanLeft(0)(_ + _)); (column, i) <- numbers.zipWithIndex)
+        OffHeap.put(part, i * size, size, column + start.toLong * Packed.WordBytes)
+      val Vector(rows, columns, values) = numbers
+      val Vector(ids, starts, sources, ratings, table) = Vector.fill(5)(memory.words(count + 1L))
+      val (tableStarts, sizes) = (memory.words(columnBlocks + 1L), memory.words(2))
+      val error = Native.compressRatings(
+        count, rows, columns, values, columnBlocks, ids, starts, sources, ratings, table, tableStarts, sizes
+      )
+      Native.check(error)
+      val Array(rowCount, columnCount) = OffHeap.ints(sizes, 2)
+      InBlock(
+        ids = OffHeap.ints(ids, rowCount),
+        starts = OffHeap.ints(starts, rowCount + 1),
+        sources = OffHeap.ints(sources, count),
+        ratings = OffHeap.floats(ratings, count),
+        columns = OffHeap.ints(table, columnCount),
+        tableStarts = OffHeap.ints(tableStarts, columnBlocks + 1)
+      )
+    }
 }

@@ -1,5 +1,7 @@
 package insitu.recommend.als
 
+import org.apache.spark.unsafe.Platform
+
 /** A block's rows: their ids, their factors, [rows, rank], flat, and the sum of their squared errors.
   *
   * The error of implicit feedback is that of all pairs of row and column, by confidence.
@@ -7,6 +9,9 @@ package insitu.recommend.als
 private[als] final case class Solved(ids: Array[Int], factors: Array[Float], loss: Double)
 
 private[als] object Solved {
+
+  /** The vectors of the compiled code read up to one beyond the factors of the columns. */
+  private val Beyond = 16
 
   /** Solve the rows of a block.
     *
@@ -23,5 +28,30 @@ private[als] object Solved {
       previous: Option[Array[Float]]
   ): Solved =
     if (problem.nonnegative) new NonnegativeSolver(problem, base).solve(block, block.table(sent, problem.rank))
-    else Native.solve(problem, base, block, sent, previous)
+    else natively(problem, base, block, sent, previous)
+
+  private def natively(
+      problem: Problem,
+      base: Option[Array[Float]],
+      block: InBlock,
+      sent: Iterator[Message],
+      previous: Option[Array[Float]]
+  ): Solved = OffHeap.using { memory =>
+    val rank = problem.rank
+    val size = Math.multiplyExact(block.ids.length, rank)
+    val table = memory.words(block.columns.length.toLong * rank + Beyond)
+    sent.foreach { message =>
+      val at = table + block.tableStarts(message.from).toLong * rank * Packed.WordBytes
+      OffHeap.put(message.factors, 0, message.factors.length / Packed.WordBytes, at)
+    }
+    val factors = memory.copy(previous.getOrElse(new Array[Float](size)))
+    val loss = memory.allocate(java.lang.Double.BYTES)
+    val error = Native.solveRows(
+      rank, problem.reg, problem.implicitly, problem.alpha, problem.conjugateGradient,
+      block.ids.length, base.fold(0L)(memory.copy), memory.copy(block.starts), memory.copy(block.sources),
+      memory.copy(block.ratings), table, factors, loss
+    )
+    Native.check(error)
+    Solved(block.ids, OffHeap.floats(factors, size), Platform.getDouble(null, loss))
+  }
 }

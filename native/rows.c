@@ -1,7 +1,8 @@
-// The rows of a block of ALS, for Native.scala; one thread.
+// The rows of a block, for Native.scala; one thread.
 #include <stdlib.h>
 
 #include "conjugate.h"
+#include "errors.h"
 #include "group.h"
 
 static void *space(size_t bytes) { return aligned_alloc(64, (bytes + 63) / 64 * 64); }
@@ -23,8 +24,6 @@ static int sort_rows(const Problem *p, const Block *b, int rows, int longest_lef
     free(next);
     return kept;
 }
-
-enum { SOLVED, NOT_POSITIVE_DEFINITE, NO_MEMORY };
 
 static int solve_exactly(const Problem *p, const Block *b, int rows, int longest_left_out, float *factors, double *loss) {
     int patch_rows = p->rank > PATCH ? p->rank : PATCH, padded = round_up(p->rank, ROWS);
