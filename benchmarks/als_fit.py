@@ -1,9 +1,9 @@
 """One ALS fit, timed: `spark-submit als_fit.py RATINGS SETTINGS`; the last line of stdout is a JSON object.
 
 RATINGS is a Parquet data set of `insitu data ratings`; SETTINGS is JSON: `module` (whose class ALS is fitted), `blocks`
-(numbers to try), and ALS's own parameters. Two iterations with each number of blocks warm the machine up and choose
-among them; the time is that of a whole fit with the best, from a cached DataFrame to factors that are counted. What is
-held out, a tenth of the ratings by their hash, gives the RMSE.
+(numbers to try), and ALS's own parameters. After a warm-up, two iterations with each number of blocks choose among them; the
+time is that of a whole fit with the best, from a cached DataFrame to factors that are counted. What is held out, a tenth
+of the ratings by their hash, gives the RMSE.
 """
 
 import json
@@ -43,6 +43,7 @@ def main() -> None:
     estimator = import_module(settings.pop("module")).ALS
     blocks = settings.pop("blocks")
     params = {"seed": 1, "coldStartStrategy": "drop", **settings}
+    _fit(estimator, train, **params, maxIter=_TRIAL_ITERATIONS)
     trials = {
         number: _fit(estimator, train, **params, maxIter=_TRIAL_ITERATIONS, numUserBlocks=number, numItemBlocks=number)[
             0

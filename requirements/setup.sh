@@ -61,7 +61,7 @@ link_into_spark() {
 make_runtime() {
     python=$(find_python)
     check_disk
-    echo "setup: making .venv with $python (1.4 GB of packages, a few minutes; log in $log)" >&2
+    echo "setup: making .venv with $python (1.5 GB of packages, a few minutes; log in $log)" >&2
     rm -rf .venv
     step "$python" -m venv .venv
     install --require-hashes -r requirements/insitu.txt
