@@ -60,7 +60,8 @@ static void interleave(const Problem *p, const Group *g, int blocks, int stride)
         int width = TILE * (i / TILE + 1);
         for (int at = 0; at < width; at += LANES) {
             vec t[LANES];
-            for (int lane = 0; lane < LANES; lane++) t[lane] = *(vec *)(normal_of(p, g, lane) + (size_t)i * stride + at);
+            for (int lane = 0; lane < LANES; lane++)
+                t[lane] = *(vec *)(normal_of(p, g, lane) + (size_t)i * stride + at);
             transpose(t);
             memcpy(to + at, t, sizeof(vec) * (at + LANES < width ? LANES : width - at));
         }
@@ -105,7 +106,8 @@ static int solve_group(const Problem *p, const Block *b, const int32_t *rows, in
             own = order_of(p, until - from);
             memset(normal, 0, (size_t)4 * round_up(own, ROWS) * stride);
             if (p->implicit)
-                for (int i = 0; i < own; i++) memcpy(normal + (size_t)i * stride, p->base + (size_t)i * p->rank, 4 * (i + 1));
+                for (int i = 0; i < own; i++)
+                    memcpy(normal + (size_t)i * stride, p->base + (size_t)i * p->rank, 4 * (i + 1));
             if (is_dual(p, until - from))
                 add_dual(p, b, from, until, g, stride, normal, right);
             else

@@ -94,7 +94,8 @@ static inline void gather_transposed(const Problem *p, const Block *b, int from,
                 t[i] = j + i < until ? *(const loose *)(b->table + (size_t)b->sources[j + i] * p->rank + at) : (vec){0};
             }
             transpose(t);
-            for (int i = 0; i < LANES && at + i < p->rank; i++) *(vec *)(patch + (size_t)(at + i) * stride + j - from) = t[i];
+            for (int i = 0; i < LANES && at + i < p->rank; i++)
+                *(vec *)(patch + (size_t)(at + i) * stride + j - from) = t[i];
         }
     }
 }
