@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from insitu.cluster.executors import executor_host, executor_ids
+from insitu.cluster.executors import describe_loss, executor_ids, removal_reason
 from insitu.cluster.interrupts import DeferredInterrupts
 from insitu.cluster.threads import core_numbers
 from insitu.errors import WorkerError, WorkerLost
@@ -151,11 +151,8 @@ class Trainer:
         while True:
             gone = sorted(set(self._executors) - set(executor_ids(self._spark)))
             if gone or time.monotonic() > end:
-                return "; ".join(
-                    f"executor {executor} on {executor_host(self._spark, executor)} was lost: killed by someone, a "
-                    "resource manager, or for lack of memory"
-                    for executor in gone
-                )
+                losses = [(executor, removal_reason(self._spark, executor)) for executor in gone]
+                return "; ".join(describe_loss(self._spark, executor, reason) for executor, reason in losses)
             time.sleep(_POLL_SECONDS / 4)
 
 
