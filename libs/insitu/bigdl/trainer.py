@@ -119,10 +119,11 @@ class Trainer:
     def _call(self, action: Callable[[], T]) -> T:
         pending = self._thread.submit(action)
         end = time.monotonic() + self._silence_seconds
-        while not wait_for([pending], _POLL_SECONDS).done:
+        while not pending.done():
             self._interrupts.deliver(after_seconds=_STOP_SECONDS)
             if time.monotonic() > end:
                 raise WorkerLost(f"the workers did not answer for {self._silence_seconds:.0f} s")
+            wait_for([pending], _POLL_SECONDS)
         error = pending.exception()
         if error is not None:
             raise self._told(error) from None
