@@ -38,9 +38,10 @@ _COMPARISONS = {
     "bigdl_scaling_2": [_scaling()],
     "orca_vs_bigdl": [
         Comparison(
-            subjects=(Job(model="inception_v1", local_batch=_BATCH // CORES),),
+            subjects=(Job(model="inception_v1", local_batch=_BATCH // CORES, precision=precision),),
             peers=(_bigdl("mkldnn"), _bigdl("mklblas")),
         )
+        for precision in ("bf16", "fp32")
     ],
 }
 

@@ -3,6 +3,7 @@ package com.intel.analytics.bigdl.insitu
 import com.intel.analytics.bigdl.dllib.tensor.TensorNumericMath.TensorNumeric.NumericFloat
 import com.intel.analytics.bigdl.dllib.tensor.{Storage, Tensor}
 import java.io.{BufferedInputStream, InputStream}
+import java.nio.{ByteBuffer, ByteOrder}
 import java.nio.charset.StandardCharsets.ISO_8859_1
 
 import scala.collection.JavaConverters._
@@ -11,19 +12,19 @@ import scala.util.Try
 
 import org.apache.hadoop.conf.Configuration
 import org.apache.hadoop.fs.Path
-import org.apache.parquet.VersionParser
-import org.apache.parquet.bytes.BytesInput
-import org.apache.parquet.column.impl.ColumnReaderImpl
+import org.apache.parquet.bytes.{ByteBufferInputStream, BytesInput, BytesUtils}
+import org.apache.parquet.column.values.rle.RunLengthBitPackingHybridDecoder
+import org.apache.parquet.column.values.{RequiresPreviousReader, ValuesReader}
 import org.apache.parquet.column.page.{DataPage, DataPageV1, DataPageV2, DictionaryPage, PageReader}
-import org.apache.parquet.column.{ColumnDescriptor, ColumnReader}
+import org.apache.parquet.column.{ColumnDescriptor, Encoding, ValuesType}
 import org.apache.parquet.format.converter.ParquetMetadataConverter
 import org.apache.parquet.format.{PageHeader, PageType, Util}
 import org.apache.parquet.hadoop.metadata.ColumnChunkMetaData
 import org.apache.parquet.hadoop.util.HadoopInputFile
 import org.apache.parquet.hadoop.{CodecFactory, ParquetFileReader}
-import org.apache.parquet.io.api.PrimitiveConverter
 import org.apache.parquet.schema.LogicalTypeAnnotation.IntLogicalTypeAnnotation
 import org.apache.parquet.schema.PrimitiveType.PrimitiveTypeName._
+import org.apache.parquet.{CorruptDeltaByteArrays, VersionParser}
 import org.apache.spark.sql.SparkSession
 import org.json4s.{DefaultFormats, Formats}
 import org.json4s.jackson.JsonMethods
@@ -103,9 +104,9 @@ object Shards {
         try {
           (0 until group.rows.toInt).map { row =>
             val piece = Piece(
-              path.one(row, _.getBinary.toStringUsingUTF8),
+              path.one(row, _.readBytes.toStringUsingUTF8),
               rowGroup.integer(row),
-              offsets.all(row, _.getInteger)
+              offsets.all(row, _.readInteger)
             )
             (worker.integer(row), position.integer(row)) -> piece
           }
@@ -189,25 +190,25 @@ private[insitu] final class RowGroupCursor(source: Source, hadoop: Configuration
   }
 
   private def image(row: Int): Array[Byte] = group.leaves.init match {
-    case Seq(bytes) => bytes.one(row, _.getBinary.getBytes)
+    case Seq(bytes) => bytes.one(row, _.readBytes.getBytes)
     case Seq(height, width, channels, data) =>
       SparkImage.asNpy(
         height.integer(row),
         width.integer(row),
         channels.integer(row),
-        data.one(row, _.getBinary.getBytes)
+        data.one(row, _.readBytes.getBytes)
       )
   }
 
   private def label(row: Int): Array[Float] = {
     val leaf = group.leaves.last
     val label = leaf.kind match {
-      case INT32   => leaf.all(row, _.getInteger.toFloat)
-      case INT64   => leaf.all(row, _.getLong.toFloat)
-      case BOOLEAN => leaf.all(row, value => if (value.getBoolean) 1f else 0f)
-      case FLOAT   => leaf.all(row, _.getFloat)
-      case DOUBLE  => leaf.all(row, _.getDouble.toFloat)
-      case BINARY  => NumpyArray.parse(leaf.one(row, _.getBinary.getBytes)).floats
+      case INT32   => leaf.all(row, _.readInteger.toFloat)
+      case INT64   => leaf.all(row, _.readLong.toFloat)
+      case BOOLEAN => leaf.all(row, value => if (value.readBoolean) 1f else 0f)
+      case FLOAT   => leaf.all(row, _.readFloat)
+      case DOUBLE  => leaf.all(row, _.readDouble.toFloat)
+      case BINARY  => NumpyArray.parse(leaf.one(row, _.readBytes.getBytes)).floats
       case other   => throw new BadValue(s"label of type $other, expected numbers")
     }
     if (label.length != source.labelWidth)
@@ -292,8 +293,7 @@ private[insitu] final class RowGroup(val rows: Long, val leaves: Seq[Leaf]) exte
 /** The values of one leaf column, in ascending rows. */
 private[insitu] final class Leaf(column: ColumnDescriptor, pages: ChunkPages, createdBy: String, rows: Long)
     extends AutoCloseable {
-  private val writer = Try(VersionParser.parse(createdBy)).getOrElse(null) // as Parquet's own reader takes others
-  private val values = new ColumnReaderImpl(column, pages, new PrimitiveConverter {}, writer)
+  private val entries = new Entries(column, pages, createdBy)
 
   /** The first row that can still be read. */
   var next = 0
@@ -309,13 +309,13 @@ private[insitu] final class Leaf(column: ColumnDescriptor, pages: ChunkPages, cr
     *
     * @throws BadValue null, a list, or beyond the last row.
     */
-  def one[T: ClassTag](row: Int, read: ColumnReader => T): T = all(row, read) match {
+  def one[T: ClassTag](row: Int, read: ValuesReader => T): T = all(row, read) match {
     case Array(value) => value
     case several      => throw new BadValue(s"$name has ${several.length} values, expected 1")
   }
 
   def integer(row: Int): Int =
-    if (kind == INT64) one(row, _.getLong.toInt) else one(row, _.getInteger)
+    if (kind == INT64) one(row, _.readLong.toInt) else one(row, _.readInteger)
 
   /** The numbers of a row's list, at any depth, rounded once.
     *
@@ -338,12 +338,12 @@ private[insitu] final class Leaf(column: ColumnDescriptor, pages: ChunkPages, cr
     *
     * @throws BadValue null, empty, or beyond the last row.
     */
-  def all[T: ClassTag](row: Int, read: ColumnReader => T): Array[T] = {
+  def all[T: ClassTag](row: Int, read: ValuesReader => T): Array[T] = {
     seek(row)
     val found = Array.newBuilder[T]
     record { () =>
       if (isNull) throw new BadValue(s"$name is null")
-      found += read(values)
+      found += read(entries.values)
     }
     found.result()
   }
@@ -355,27 +355,119 @@ private[insitu] final class Leaf(column: ColumnDescriptor, pages: ChunkPages, cr
     while (next < row) record(skip)
   }
 
-  private def float(): Float = kind match {
-    case FLOAT             => values.getFloat
-    case DOUBLE            => values.getDouble.toFloat
-    case INT32 if unsigned => (values.getInteger & 0xffffffffL).toFloat
-    case INT32             => values.getInteger.toFloat
-    case INT64 if unsigned => Tensors.unsigned(values.getLong)
-    case INT64             => values.getLong.toFloat
-    case other             => throw new BadValue(s"$name of type $other, expected numbers")
+  private def float(): Float = {
+    val values = entries.values
+    kind match {
+      case FLOAT             => values.readFloat
+      case DOUBLE            => values.readDouble.toFloat
+      case INT32 if unsigned => (values.readInteger & 0xffffffffL).toFloat
+      case INT32             => values.readInteger.toFloat
+      case INT64 if unsigned => Tensors.unsigned(values.readLong)
+      case INT64             => values.readLong.toFloat
+      case other             => throw new BadValue(s"$name of type $other, expected numbers")
+    }
   }
 
   private def name: String = column.getPath.mkString(".")
-  private def isNull: Boolean = values.getCurrentDefinitionLevel < column.getMaxDefinitionLevel
-  private def skip(): Unit = if (!isNull) values.skip()
+  private def isNull: Boolean = entries.definition < column.getMaxDefinitionLevel
+  private def skip(): Unit = if (!isNull) entries.values.skip()
 
   private def record(visit: () => Unit): Unit = {
     next += 1
     do {
       visit()
-      values.consume()
-    } while (values.getCurrentRepetitionLevel > 0)
+      entries.next()
+    } while (entries.repetition > 0)
   }
+}
+
+/** The entries of a column chunk one after the other, beginning at the first: a value that is there, or none.
+  *
+  * In the place of Parquet's `ColumnReaderImpl`, which reads a plain number from a stream byte by byte.
+  */
+private final class Entries(column: ColumnDescriptor, pages: ChunkPages, createdBy: String) {
+  private val writer = Try(VersionParser.parse(createdBy)).getOrElse(null) // as Parquet's own reader takes others
+  private val dictionary =
+    Option(pages.readDictionaryPage()).map(page => page.getEncoding.initDictionary(column, page)).orNull
+  private var left = pages.getTotalValueCount
+  private var leftInPage = 0
+  private var repetitions: () => Int = _
+  private var definitions: () => Int = _
+
+  /** Gives this entry's value if it is there; it has to be read or skipped before the next one. */
+  var values: ValuesReader = _
+
+  /** Levels of this entry; beyond the last one the repetition is 0. */
+  var repetition, definition = 0
+
+  next()
+
+  def next(): Unit =
+    if (left == 0) repetition = 0
+    else {
+      if (leftInPage == 0) open(pages.readPage())
+      leftInPage -= 1
+      left -= 1
+      repetition = repetitions()
+      definition = definitions()
+    }
+
+  private def open(page: DataPage): Unit = {
+    leftInPage = page.getValueCount
+    page match {
+      case first: DataPageV1 =>
+        val bytes = first.getBytes.toInputStream
+        repetitions = levels(first.getRlEncoding, ValuesType.REPETITION_LEVEL, bytes)
+        definitions = levels(first.getDlEncoding, ValuesType.DEFINITION_LEVEL, bytes)
+        values = reader(first.getValueEncoding, bytes)
+      case second: DataPageV2 =>
+        repetitions = levels(column.getMaxRepetitionLevel, second.getRepetitionLevels)
+        definitions = levels(column.getMaxDefinitionLevel, second.getDefinitionLevels)
+        values = reader(second.getDataEncoding, second.getData.toInputStream)
+    }
+  }
+
+  private def levels(encoding: Encoding, kind: ValuesType, bytes: ByteBufferInputStream): () => Int = {
+    val reader = encoding.getValuesReader(column, kind)
+    reader.initFromPage(leftInPage, bytes)
+    () => reader.readInteger
+  }
+
+  private def levels(highest: Int, bytes: BytesInput): () => Int = {
+    val decoder = new RunLengthBitPackingHybridDecoder(BytesUtils.getWidthFromMaxInt(highest), bytes.toInputStream)
+    if (highest == 0) () => 0 else () => decoder.readInt
+  }
+
+  private def reader(encoding: Encoding, bytes: ByteBufferInputStream): ValuesReader = {
+    val made = column.getPrimitiveType.getPrimitiveTypeName match {
+      case _ if encoding.usesDictionary => encoding.getDictionaryBasedValuesReader(column, ValuesType.VALUES, dictionary)
+      case INT32 | FLOAT if encoding == Encoding.PLAIN  => new PlainNumbers(4)
+      case INT64 | DOUBLE if encoding == Encoding.PLAIN => new PlainNumbers(8)
+      case _                                            => encoding.getValuesReader(column, ValuesType.VALUES)
+    }
+    made.initFromPage(leftInPage, bytes)
+    (made, values) match {
+      case (after: RequiresPreviousReader, before: RequiresPreviousReader)
+          if CorruptDeltaByteArrays.requiresSequentialReads(writer, encoding) =>
+        after.setPreviousReader(before.asInstanceOf[ValuesReader])
+      case _ =>
+    }
+    made
+  }
+}
+
+/** Numbers of `width` bytes as they are stored. */
+private final class PlainNumbers(width: Int) extends ValuesReader {
+  private var bytes: ByteBuffer = _
+
+  override def initFromPage(count: Int, input: ByteBufferInputStream): Unit =
+    bytes = input.slice(input.available).order(ByteOrder.LITTLE_ENDIAN)
+
+  override def readFloat(): Float = bytes.getFloat
+  override def readDouble(): Double = bytes.getDouble
+  override def readInteger(): Int = bytes.getInt
+  override def readLong(): Long = bytes.getLong
+  override def skip(): Unit = bytes.position(bytes.position() + width)
 }
 
 /** The pages of a column chunk, decompressed one after the other, where Parquet's own reader loads the whole chunk. */

@@ -1,11 +1,13 @@
 """A network of the JVM's, given and giving numpy arrays."""
 
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from pyspark.sql import SparkSession
 
 from insitu.bigdl.converted import Converted
+from insitu.bigdl.vectors import read_vector, write_vector
 
 
 class JvmNetwork:
@@ -15,6 +17,8 @@ class JvmNetwork:
         context: Any = spark.sparkContext
         self._gateway = context._gateway
         self._jvm = context._jvm
+        self._hadoop = context._jsc.hadoopConfiguration()
+        self._vectors = self._jvm.com.intel.analytics.bigdl.insitu.Vectors
         self._converted = converted
         self.java = self._jvm.com.intel.analytics.bigdl.insitu.Network.build(converted.topology, engine, batch)
 
@@ -75,12 +79,11 @@ class JvmNetwork:
         return self._numpy(tensor.storage().array(), tensor.nElement())
 
     def _floats(self, array: np.ndarray) -> Any:
-        floats = self._gateway.new_array(self._jvm.float, array.size)
-        values = self._jvm.java.nio.ByteBuffer.wrap(array.astype("<f4").tobytes())
-        values.order(self._jvm.java.nio.ByteOrder.LITTLE_ENDIAN).asFloatBuffer().get(floats)
-        return floats
+        with TemporaryDirectory() as scratch:
+            write_vector(array.ravel(), f"file://{scratch}/values")
+            return self._vectors.read(f"file://{scratch}/values", self._hadoop)
 
     def _numpy(self, floats: Any, count: int) -> np.ndarray:
-        values = self._jvm.java.nio.ByteBuffer.allocate(4 * count).order(self._jvm.java.nio.ByteOrder.LITTLE_ENDIAN)
-        values.asFloatBuffer().put(floats, 0, count)
-        return np.frombuffer(bytes(values.array()), "<f4")
+        with TemporaryDirectory() as scratch:
+            self._vectors.write(floats, 0, count, f"file://{scratch}/values", self._hadoop)
+            return read_vector(f"file://{scratch}/values")

@@ -40,4 +40,5 @@ def test_killed_executors_cost_nothing_but_time(
     stderr = found["killed"].stderr
     reasons = re.findall("^restart: (.*)", stderr, re.MULTILINE)
     assert found["killed"].summary["restarts"] == len(reasons) == len(kills) == stderr.count("kill: ")
-    assert all(re.match(r"executor \d+ on 127\.0\.0\.1 was lost: ", reason) for reason in reasons)
+    expected = r"executor \d+ on 127\.0\.0\.1 was lost: Command exited with code 137, SIGKILL: killed by someone, a "
+    assert all(re.match(expected, reason) for reason in reasons), reasons

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import functions as F
 
@@ -52,6 +53,31 @@ def test_tensors_that_spark_wrote(jvm: Jvm, tmp_path: Path, kind: str) -> None:
     path = as_uri(next((tmp_path / "spark").glob("*.parquet")))
     source = jvm.source(input="tensor", inputForm="list", height=3, width=2)
     np.testing.assert_array_equal(jvm.in_order(jvm.shard((path, 0, range(5))), source)[0][:, 0], values)
+
+
+@pytest.mark.parametrize("kind", [pa.float32(), pa.float64(), pa.int32(), pa.int64()], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"use_dictionary": False},
+        {"use_dictionary": False, "data_page_size": 100, "write_batch_size": 7},
+        {"use_dictionary": False, "data_page_size": 100, "write_batch_size": 7, "data_page_version": "2.0"},
+        {"data_page_size": 100, "write_batch_size": 7, "data_page_version": "2.0", "compression": "none"},
+    ],
+    ids=str,
+)
+def test_some_rows_of_lists_however_they_are_written(
+    jvm: Jvm, tmp_path: Path, kind: pa.DataType, options: dict[str, Any]
+) -> None:
+    values = extremes(kind.to_pandas_dtype(), rows=30)
+    table = pa.table({"tensor": column(values, kind, "list"), "label": list(range(30))})
+    pq.write_table(table, tmp_path / "1.parquet", **options)
+    rows = [0, 3, 4, 17, 29]
+    shard = jvm.shard((as_uri(tmp_path / "1.parquet"), 0, rows))
+    tensors, labels = jvm.in_order(shard, jvm.source(inputForm="list", **TENSOR))
+    np.testing.assert_array_equal(tensors, values[rows].astype(np.float32).transpose(0, 3, 1, 2))
+    np.testing.assert_array_equal(labels[:, 0], rows)
 
 
 def fails(jvm: Jvm, columns: dict[str, Any], tmp_path: Path, match: str, **source: Any) -> None:

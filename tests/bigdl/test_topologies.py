@@ -16,9 +16,6 @@ pytestmark = pytest.mark.slow
 SIZES = {"alexnet": ((63, 63), (67, 75)), "mcnn": ((64, 64), (71, 93)), "squeezenet": ((32, 32), (45, 61))}
 """Each topology's small sizes, the second odd; 32x32 and 45x61 for others."""
 
-MOST_READ_BACK = 20_000_000
-"""More weights take minutes through py4j: VGG-16's and AlexNet's are read back by training only."""
-
 
 @pytest.mark.parametrize("name", names())
 @pytest.mark.parametrize("odd", [0, 1], ids=["small", "odd"])
@@ -30,9 +27,8 @@ def test_scores_as_keras(spark: SparkSession, name: str, odd: int) -> None:
         network = network_of(spark, model, converted, engine, batch=3)
         network.java.evaluate()
         scores = activate(network.forward(pixels(images)), converted.activation)
-        if model.count_params() < MOST_READ_BACK:
-            for ours, theirs in zip(network.weights(), model.get_weights(), strict=True):
-                np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=0)
+        for ours, theirs in zip(network.weights(), model.get_weights(), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=0)
         network.java.release()
         np.testing.assert_allclose(scores, expected, atol=1e-4, rtol=0, err_msg=engine)
     assert expected.std(axis=0).max() > 0.1, "every image scores alike"

@@ -14,8 +14,10 @@ def test_first_signal_waits_and_is_told_and_the_second_raises() -> None:
     with DeferredInterrupts(lambda: told.append("stopping")) as interrupts:
         interrupts.deliver()
         os.kill(os.getpid(), signal.SIGINT)
-        assert (interrupts.waiting, told) == (True, ["stopping"])
-        interrupts.deliver(after_seconds=3600)
+        assert (interrupts.waiting, told) == (True, [])
+        for _ in range(2):
+            interrupts.deliver(after_seconds=3600)
+            assert told == ["stopping"]
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):

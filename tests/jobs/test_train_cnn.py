@@ -121,29 +121,35 @@ def last_step(run: Path) -> int:
     return max(int(path.name.removeprefix("step-")) for path in (run / "checkpoints").glob("step-*"))
 
 
+def end_by(
+    end: Callable[[subprocess.Popen[str]], None],
+    process: subprocess.Popen[str],
+    tmp_path: Path,
+    *,
+    code: int,
+    words: str,
+) -> int:
+    """End a run from outside; returns the step of the checkpoint that it leaves, and nothing else."""
+    family = psutil.Process(process.pid).children(recursive=True)
+    end(process)
+    stdout, stderr = process.communicate(timeout=120)
+    assert (process.returncode, stdout) == (code, ""), stderr
+    step = last_step(tmp_path / "model.run")
+    assert f"last checkpoint after step {step}; --resume goes on" in stderr.splitlines()[-2]
+    assert stderr.splitlines()[-1] == f"train_cnn: {words}"
+    assert "Traceback" not in stderr
+    assert not psutil.wait_procs(family, timeout=30)[1]
+    assert not (tmp_path / "model").exists()
+    return step
+
+
 @pytest.mark.slow
 def test_run_outlives_ctrl_c_sigterm_and_the_death_of_its_driver(
     start: Start, submit: Callable[..., Submitted], tmp_path: Path
 ) -> None:
     """One run, ended three times and gone on with each time, leaves its model and nothing else."""
-    ends: list[tuple[Callable[[subprocess.Popen[str]], None], int, str]] = [
-        (lambda process: os.killpg(process.pid, signal.SIGINT), 130, "interrupted"),
-        (lambda process: process.send_signal(signal.SIGTERM), 143, "terminated"),
-    ]
-    resumed: tuple[str, ...] = ()
-    for end, code, words in ends:
-        process = start(*resumed)
-        family = psutil.Process(process.pid).children(recursive=True)
-        end(process)
-        stdout, stderr = process.communicate(timeout=120)
-        assert (process.returncode, stdout) == (code, "")
-        step = last_step(tmp_path / "model.run")
-        assert f"last checkpoint after step {step}; --resume goes on" in stderr.splitlines()[-2]
-        assert stderr.splitlines()[-1] == f"train_cnn: {words}"
-        assert "Traceback" not in stderr
-        assert not psutil.wait_procs(family, timeout=30)[1]
-        assert not (tmp_path / "model").exists()
-        resumed = ("--resume",)
+    end_by(lambda process: os.killpg(process.pid, signal.SIGINT), start(), tmp_path, code=130, words="interrupted")
+    step = end_by(lambda process: process.terminate(), start("--resume"), tmp_path, code=143, words="terminated")
 
     process = start("--resume", "--set", "training.checkpoint.every_steps=1")
     while last_step(tmp_path / "model.run") == step:
@@ -156,6 +162,22 @@ def test_run_outlives_ctrl_c_sigterm_and_the_death_of_its_driver(
     step = last_step(tmp_path / "model.run")
     files = ["--recipe", RECIPE, "--data", tmp_path / "data", "--output", tmp_path / "model"]
     run = submit(JOB, *files, "--resume", "--set", f"training.epochs={step + 2}")
+    assert (run.summary["resumed_from_step"], run.summary["steps"]) == (step, step + 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "model"]
+
+
+@pytest.mark.slow
+def test_bigdl_run_outlives_ctrl_c_and_sigterm(start: Start, submit: Callable[..., Submitted], tmp_path: Path) -> None:
+    bigdl = ("--set", "training.engine=bigdl")
+    first = end_by(
+        lambda process: os.killpg(process.pid, signal.SIGINT), start(*bigdl), tmp_path, code=130, words="interrupted"
+    )
+    step = end_by(
+        lambda process: process.terminate(), start(*bigdl, "--resume"), tmp_path, code=143, words="terminated"
+    )
+    assert step > first
+    files = ["--recipe", RECIPE, "--data", tmp_path / "data", "--output", tmp_path / "model"]
+    run = submit(JOB, *files, *bigdl, "--resume", "--set", f"training.epochs={step + 2}")
     assert (run.summary["resumed_from_step"], run.summary["steps"]) == (step, step + 2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "model"]
 

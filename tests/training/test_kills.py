@@ -75,5 +75,5 @@ def test_killed_workers_cost_nothing_but_time(
 EXPECTED: dict[str, Any] = {
     "training": r"rank \d on 127\.0\.0\.1: exit code 137 \(SIGKILL\): ",
     "python": r"rank \d on 127\.0\.0\.1: Spark's Python worker ended without a word",
-    "executor": r"executor \d+ on 127\.0\.0\.1 was lost: .*code 137",
+    "executor": r"executor \d+ on 127\.0\.0\.1 was lost: .*code 137, SIGKILL: ",
 }

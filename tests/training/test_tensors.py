@@ -17,6 +17,7 @@ from insitu.training.engines.base import Layout
 from insitu.training.prepare import prepare, shard
 from tensor_data import window_rows
 from training.digits_rows import changed, digit_rows, recipe_tree, write_rows
+from training.test_engines import Interrupt
 
 SHAPE = (31, 32)
 TRAIN, VALIDATION = 64, 33
@@ -61,6 +62,19 @@ def test_windows_are_learnt_and_scored(spark: SparkSession, engine: str, data: s
     frame = spark.read.parquet(data).filter("split = 'validation' AND tensor IS NOT NULL")
     found = {row["id"]: row["scores"] for row in score(frame, output).collect()}
     np.testing.assert_allclose([found[row["id"]] for row in rows], scores, rtol=0, atol=1e-4)
+
+
+def test_resumed_run_is_the_uninterrupted_one(spark: SparkSession, tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "data", window_rows(TRAIN, VALIDATION, shape=SHAPE))
+    recipe = parse(windows_tree(engine="bigdl", workers=1, global_batch=8))
+    whole, resumed = str(tmp_path / "whole"), str(tmp_path / "resumed")
+    insitu.train(spark, recipe, data=data, output=whole, listener=lambda event: None)
+    with pytest.raises(KeyboardInterrupt):
+        insitu.train(spark, recipe, data=data, output=resumed, listener=Interrupt(after_step=1))
+    summary = insitu.train(spark, recipe, data=data, output=resumed, resume=True, listener=lambda event: None)
+    assert summary["resumed_from_step"] % (TRAIN // 8), "it was not stopped in mid-epoch"
+    for ours, theirs in zip(*(insitu.load(output).model.get_weights() for output in (resumed, whole)), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

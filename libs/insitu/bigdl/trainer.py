@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from insitu.cluster.executors import executor_host, executor_ids
+from insitu.cluster.executors import describe_loss, executor_ids, removal_reason
 from insitu.cluster.interrupts import DeferredInterrupts
 from insitu.cluster.threads import core_numbers
 from insitu.errors import WorkerError, WorkerLost
@@ -119,10 +119,11 @@ class Trainer:
     def _call(self, action: Callable[[], T]) -> T:
         pending = self._thread.submit(action)
         end = time.monotonic() + self._silence_seconds
-        while not wait_for([pending], _POLL_SECONDS).done:
+        while not pending.done():
             self._interrupts.deliver(after_seconds=_STOP_SECONDS)
             if time.monotonic() > end:
                 raise WorkerLost(f"the workers did not answer for {self._silence_seconds:.0f} s")
+            wait_for([pending], _POLL_SECONDS)
         error = pending.exception()
         if error is not None:
             raise self._told(error) from None
@@ -151,11 +152,8 @@ class Trainer:
         while True:
             gone = sorted(set(self._executors) - set(executor_ids(self._spark)))
             if gone or time.monotonic() > end:
-                return "; ".join(
-                    f"executor {executor} on {executor_host(self._spark, executor)} was lost: killed by someone, a "
-                    "resource manager, or for lack of memory"
-                    for executor in gone
-                )
+                losses = [(executor, removal_reason(self._spark, executor)) for executor in gone]
+                return "; ".join(describe_loss(self._spark, executor, reason) for executor, reason in losses)
             time.sleep(_POLL_SECONDS / 4)
 
 

@@ -78,19 +78,25 @@ def describe_exit(exit_code: int, *, out_of_memory: bool) -> str:
     """
     if exit_code >= 0:
         return f"exit code {exit_code}: native code ended the process"
-    name = signal.Signals(-exit_code).name
+    name, cause = signal.Signals(-exit_code).name, signal_cause(-exit_code)
+    if name == "SIGKILL":
+        by_kernel = "the kernel was out of memory: fewer workers a host, or a smaller global batch"
+        by_others = "someone or a resource manager killed it; the kernel was not out of memory"
+        cause = by_kernel if out_of_memory else by_others
+    return f"exit code {128 - exit_code} ({name}): {cause}"
+
+
+def signal_cause(number: int) -> str:
+    """Why a process ends by a signal, in words."""
     causes = {
-        "SIGKILL": "someone or a resource manager killed it; the kernel was not out of memory",
+        "SIGKILL": "killed by someone, a resource manager, or the kernel for lack of memory",
         "SIGTERM": "someone or a resource manager ended it",
         "SIGSEGV": "a crash in native code",
         "SIGBUS": "a crash in native code, or a full /dev/shm or disk behind mapped memory",
         "SIGILL": "the CPU lacks an instruction that a library was built with",
         "SIGABRT": "native code gave up, often for lack of memory; its last words are in the executor's stderr",
     }
-    cause = causes.get(name, "unknown")
-    if name == "SIGKILL" and out_of_memory:
-        cause = "the kernel was out of memory: fewer workers a host, or a smaller global batch"
-    return f"exit code {128 - exit_code} ({name}): {cause}"
+    return causes.get(signal.Signals(number).name, "unknown")
 
 
 def _child(work: Callable[[], None], pipe: Connection, parent: int) -> None:

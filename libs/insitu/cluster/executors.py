@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from insitu.cluster.failures import exit_cause
+
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
@@ -22,8 +24,23 @@ def executor_ids(spark: "SparkSession") -> list[str]:
 
 def executor_host(spark: "SparkSession", executor_id: str) -> str:
     """The host of an executor, also of one that is lost."""
-    (found,) = [entry for entry in _executors(spark, active_only=False) if entry.id() == executor_id]
-    return str(found.hostPort()).rpartition(":")[0]
+    return str(_executor(spark, executor_id).hostPort()).rpartition(":")[0]
+
+
+def removal_reason(spark: "SparkSession", executor_id: str) -> str:
+    """Why Spark has removed an executor, in its words; it says so of every one that is not among `executor_ids`."""
+    return str(_executor(spark, executor_id).removeReason().get())
+
+
+def describe_loss(spark: "SparkSession", executor_id: str, reason: str) -> str:
+    """Which executor was lost, where, with what exit code and likely cause, in one line.
+
+    Args:
+        reason: Spark's words, which hold the exit code where Spark has one.
+    """
+    cause = exit_cause(reason)
+    told = f"executor {executor_id} on {executor_host(spark, executor_id)} was lost: {' '.join(reason.split())}"
+    return f"{told}, {cause}" if cause else told
 
 
 def _working(spark: "SparkSession") -> list[Any]:
@@ -34,6 +51,11 @@ def _working(spark: "SparkSession") -> list[Any]:
 def is_local(spark: "SparkSession") -> bool:
     """Whether the driver is the only executor."""
     return spark.sparkContext._jsc.sc().isLocal()
+
+
+def _executor(spark: "SparkSession", executor_id: str) -> Any:
+    (found,) = [entry for entry in _executors(spark, active_only=False) if entry.id() == executor_id]
+    return found
 
 
 def _executors(spark: "SparkSession", *, active_only: bool) -> list[Any]:

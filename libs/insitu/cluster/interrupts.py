@@ -16,7 +16,8 @@ class DeferredInterrupts(AbstractContextManager["DeferredInterrupts"]):
     where Python handles no signals, nothing is deferred.
 
     Args:
-        tell: called with the first signal.
+        tell: called by the first `deliver` after the first signal: it may print through Py4J, which a signal's handler
+            must not, in whose thread another call of Py4J may be under way.
     """
 
     def __init__(self, tell: Callable[[], None]) -> None:
@@ -24,6 +25,7 @@ class DeferredInterrupts(AbstractContextManager["DeferredInterrupts"]):
         self._handlers: dict[int, Any] = {}
         self._kept: BaseException | None = None
         self._kept_since = 0.0
+        self._told = False
 
     def __enter__(self) -> "DeferredInterrupts":
         if threading.current_thread() is threading.main_thread():
@@ -45,6 +47,9 @@ class DeferredInterrupts(AbstractContextManager["DeferredInterrupts"]):
 
     def deliver(self, *, after_seconds: float = 0) -> None:
         """Raise what is kept, if anything is, and has been for so long."""
+        if self._kept and not self._told:
+            self._told = True
+            self._tell()
         if self._kept and time.monotonic() - self._kept_since >= after_seconds:
             kept, self._kept = self._kept, None
             raise kept
@@ -59,4 +64,3 @@ class DeferredInterrupts(AbstractContextManager["DeferredInterrupts"]):
             if self._kept:
                 raise
             self._kept, self._kept_since = error, time.monotonic()
-            self._tell()

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from insitu.cluster.child import ChildDied, ChildFailed, Finished, run_in_child
-from insitu.cluster.executors import executor_host
+from insitu.cluster.executors import describe_loss
 from insitu.cluster.threads import pin_process, worker_environment
 from insitu.errors import UserError, WorkerLost
 from insitu.training.engines.base import Layout, Listener
@@ -141,12 +141,7 @@ def _wait_for_stop(job: "Future[None]", watchdog: Watchdog) -> None:
 def _lost_executor(spark: "SparkSession", spark_error: str) -> str:
     """What Spark says of a lost executor, in one line; "" where it lost none."""
     lost = re.search(r"ExecutorLostFailure \(executor (\S+) .*?\) Reason: (.*)", spark_error)
-    if lost is None:
-        return ""
-    cause = (
-        ", SIGKILL: by someone, a resource manager, or the kernel for lack of memory" if "code 137" in lost[2] else ""
-    )
-    return f"executor {lost[1]} on {executor_host(spark, lost[1])} was lost: {lost[2]}{cause}"
+    return describe_loss(spark, lost[1], lost[2]) if lost else ""
 
 
 def _run_job(context: "SparkContext", group: str, member: Callable[[Iterable[int]], Iterator[Any]], size: int) -> None:
