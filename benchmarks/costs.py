@@ -2,11 +2,12 @@
 
 import json
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
 
+from comparisons import Comparison, compare
 from job_runs import Job, finished, wait_for_line
 from lines import emit
 
@@ -31,24 +32,22 @@ def start_up() -> None:
 
 def checkpoint_cost() -> None:
     """DenseNet-121 for a minute or more with a checkpoint every minute, and without one."""
-    never = Job(model="densenet121", steps=64, settings=("training.checkpoint.every_minutes=1000",))
-    peer = _overall_images_per_second(never)
-    subject = _overall_images_per_second(replace(never, settings=("training.checkpoint.every_minutes=1",)))
-    emit(
-        "checkpoint_cost",
-        subject=("a checkpoint every minute", subject),
-        peer=("no checkpoint", peer),
-        unit="images/s",
-    )
+    never = _WholeJob(model="densenet121", steps=64, settings=("training.checkpoint.every_minutes=1000",))
+    every_minute = replace(never, settings=("training.checkpoint.every_minutes=1",))
+    compare({"checkpoint_cost": [Comparison(subjects=(every_minute,), peers=(never,))]})
 
 
-def _overall_images_per_second(job: Job) -> float:
-    """From the first to the last line of a run's steps, all that happens in between included."""
-    with job.submitted() as (process, output):
-        finished(process)
-        first, *_, last = map(json.loads, (output / "steps.jsonl").read_text().splitlines())
-    images = (last["step"] - first["step"]) * job.workers * job.local_batch
-    return images / (last["seconds"] - first["seconds"])
+@dataclass(frozen=True, kw_only=True)
+class _WholeJob(Job):
+    """A job whose speed counts all that happens between its steps."""
+
+    def images_per_second(self) -> float:
+        """From the first to the last line of the run's steps."""
+        with self.submitted() as (process, output):
+            finished(process)
+            first, *_, last = map(json.loads, (output / "steps.jsonl").read_text().splitlines())
+        images = (last["step"] - first["step"]) * self.workers * self.local_batch
+        return images / (last["seconds"] - first["seconds"])
 
 
 def memory() -> None:

@@ -23,6 +23,10 @@ def test_help_is_light() -> None:
     assert heavy_modules("import insitu.cli; sys.argv[1:] = ['--help']; insitu.cli.main()") == []
 
 
+def test_first_step_does_not_wait_for_scikit_learn() -> None:
+    assert "sklearn" not in heavy_modules("import insitu.training.callback_list, insitu.training.worker")
+
+
 def heavy_modules(statement: str) -> list[str]:
     """The heavy libraries that a fresh interpreter has loaded when `statement` is through."""
     code = f"import atexit, json, sys; atexit.register(lambda: print(json.dumps(list(sys.modules)))); {statement}"

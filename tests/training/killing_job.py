@@ -1,13 +1,14 @@
-"""A training job that kills its own workers and executors: `spark-submit killing_job.py DATA OUTPUT KILLS RECIPE`.
+"""A training job that kills or halts its own workers: `spark-submit killing_job.py DATA OUTPUT KILLS RECIPE`.
 
-KILLS is a JSON list of [step, victim]: after that step a random process of that sort gets SIGKILL. Victims:
-`training`, the process that runs TensorFlow; `python`, Spark's Python worker above it; `executor`, an
-executor's JVM. RECIPE is a recipe as JSON.
+KILLS is a JSON list of [step, victim]: after that step a random process of that sort gets SIGKILL, or SIGSTOP where
+the victim begins with `halted-`. Victims: `training`, the process that runs TensorFlow; `python`, Spark's Python
+worker above it; `executor`, an executor's JVM. RECIPE is a recipe as JSON.
 """
 
 import json
 import os
 import random
+import signal
 import sys
 from typing import Any
 
@@ -20,11 +21,18 @@ from insitu.recipe import parse
 
 
 class Killer:
-    """Kills by its list, one victim for each entry, and says so on stderr."""
+    """Kills by its list, one victim for each entry, and says so on stderr.
 
-    def __init__(self, kills: list[tuple[int, str]], application: str) -> None:
+    Args:
+        kills: step and victim.
+        application: Spark's id of the application whose executors are looked for.
+        driver: the driver's JVM, which in local mode is the executor.
+    """
+
+    def __init__(self, kills: list[tuple[int, str]], application: str, driver: psutil.Process) -> None:
         self._kills = sorted(kills)
         self._application = application
+        self._driver = driver
         self._random = random.Random(json.dumps(kills))
 
     def __call__(self, event: dict[str, Any]) -> None:
@@ -33,16 +41,16 @@ class Killer:
         if event["event"] != "step" or not self._kills or event["step"] < self._kills[0][0]:
             return
         _, victim = self._kills.pop(0)
-        process = self._random.choice(self._victims(victim))
-        print(f"kill: {victim} after step {event['step']}", file=sys.stderr)
-        process.kill()
+        process = self._random.choice(self._victims(victim.removeprefix("halted-")))
+        print(f"kill: {victim} {process.pid} after step {event['step']}", file=sys.stderr)
+        process.send_signal(signal.SIGSTOP if victim.startswith("halted-") else signal.SIGKILL)
 
     def _victims(self, kind: str) -> list[psutil.Process]:
         executors = [process for process in psutil.process_iter() if self._application in _command(process)]
         jvms = [process for process in executors if "CoarseGrainedExecutorBackend" in _command(process)]
         if kind == "executor":
             return jvms
-        roots = jvms or [psutil.Process(os.getppid())]
+        roots = jvms or [self._driver]
         daemons = [child for root in roots for child in root.children() if "pyspark.daemon" in _command(child)]
         workers = [worker for daemon in daemons for worker in daemon.children() if worker.children()]
         return workers if kind == "python" else [worker.children()[0] for worker in workers]
@@ -58,7 +66,7 @@ def _command(process: psutil.Process) -> str:
 def main() -> dict[str, Any]:
     data, output, kills, recipe = sys.argv[1:]
     spark = spark_session("killing job")
-    killer = Killer(json.loads(kills), spark.sparkContext.applicationId)
+    killer = Killer(json.loads(kills), spark.sparkContext.applicationId, psutil.Process(os.getppid()))
     return insitu.train(spark, parse(json.loads(recipe)), data=data, output=output, listener=killer)
 
 

@@ -90,13 +90,6 @@ class TestEngine:
         assert first & second == {"orca": set(), "bigdl": os.sched_getaffinity(0)}[engine]
         assert all(event["threads"] == 1 for event in workers)
 
-    def test_one_worker_computes_on_all_cores(
-        self, spark: SparkSession, engine: str, data: str, tmp_path: Path
-    ) -> None:
-        run = Run(spark, recipe_tree(engine=engine, epochs=1), data, tmp_path / "model")
-        (worker,) = (event for event in run.events if event["event"] == "worker")
-        assert worker["threads"] == 2
-
     def test_every_epoch_is_reported_and_kept(self, two_workers: Run) -> None:
         epochs = [event for event in two_workers.events if event["event"] == "epoch"]
         history = [json.loads(line) for line in (Path(two_workers.output) / "history.jsonl").read_text().splitlines()]
@@ -187,13 +180,18 @@ class TestEngine:
     def test_early_stopping_keeps_the_best_epoch(
         self, spark: SparkSession, engine: str, data: str, tmp_path: Path, patience: int
     ) -> None:
-        """No epoch falls by 100, so the first counts as the best; patience of 1 stops after the second."""
+        """No epoch falls by 100, so the first counts as the best; patience of 1 stops after the second.
+
+        It is also the run of one worker, which computes on all cores.
+        """
         stop = {"patience_epochs": patience, "min_delta": 100.0}
         run = Run(spark, recipe_tree(engine=engine, epochs=3, early_stopping=stop), data, tmp_path / "model")
         history = [json.loads(line) for line in (tmp_path / "model/history.jsonl").read_text().splitlines()]
         assert len(history) == run.summary["epochs"] == min(3, 1 + patience)
         assert run.summary["metrics"] == history[0]["validation"]
         assert run.scores_loss() == pytest.approx(history[0]["validation"]["loss"], rel=1e-4)
+        (worker,) = (event for event in run.events if event["event"] == "worker")
+        assert worker["threads"] == 2
 
     def test_divergence_is_the_users_to_mend(self, spark: SparkSession, engine: str, data: str, tmp_path: Path) -> None:
         sgd = {"name": "sgd", "learning_rate": 1e30}
@@ -225,20 +223,29 @@ class TestEngine:
         assert list(tmp_path.iterdir()) == []
 
 
+def augmented() -> dict[str, Any]:
+    """One epoch of one worker with pyarrow's reader."""
+    return recipe_tree(workers=1, epochs=1, augment={"flip": True, "brightness": 0.2})
+
+
 class TestOrca:
     """What BigDL cannot do, and refuses."""
 
-    def test_readers_train_the_same_weights(self, spark: SparkSession, data: str, tmp_path: Path) -> None:
-        found = []
-        for reader in ("pyarrow", "petastorm"):
-            tree = recipe_tree(workers=1, epochs=1, augment={"flip": True, "brightness": 0.2})
-            tree["data"]["reader"] = reader
-            found.append(Run(spark, tree, data, tmp_path / reader).weights())
-        for ours, theirs in zip(*found, strict=True):
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def parent(spark: SparkSession, data: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
+        return Run(spark, augmented(), data, tmp_path_factory.mktemp("parent") / "model")
+
+    def test_readers_train_the_same_weights(self, spark: SparkSession, parent: Run, data: str, tmp_path: Path) -> None:
+        tree = augmented()
+        tree["data"]["reader"] = "petastorm"
+        petastorm = Run(spark, tree, data, tmp_path / "model")
+        for ours, theirs in zip(parent.weights(), petastorm.weights(), strict=True):
             np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
-    def test_frozen_trunk_stays_and_head_learns(self, spark: SparkSession, data: str, tmp_path: Path) -> None:
-        parent = Run(spark, recipe_tree(epochs=1), data, tmp_path / "parent")
+    def test_frozen_trunk_stays_and_head_learns(
+        self, spark: SparkSession, parent: Run, data: str, tmp_path: Path
+    ) -> None:
         tree = recipe_tree(epochs=1)
         tree["model"] |= {"init": parent.output, "freeze_trunk_epochs": 1}
         run = Run(spark, tree, data, tmp_path / "model")

@@ -1,4 +1,4 @@
-"""Runs whose workers and executors are killed at random steps end with the weights of an undisturbed run."""
+"""Runs whose workers and executors are killed or halted at random steps end with the weights of an undisturbed run."""
 
 import json
 import random
@@ -8,18 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
+from pyspark.sql import SparkSession
 
 import insitu
 from conftest import SEED, Submitted
+from insitu.recipe import parse
+from insitu.training.engines.base import Listener
 from training.digits_rows import digit_rows, recipe_tree, write_rows
-
-pytestmark = pytest.mark.slow
+from training.killing_job import Killer
 
 JOB = Path(__file__).parent / "killing_job.py"
 STEPS_PER_EPOCH, EPOCHS = 20, 18
 LOCAL = ["training", "python", "training", "python", "training"]
 STANDALONE = ["executor", "training", "python", "executor", "training"]
+HALTED = ["halted-training", "halted-python"]
 
 
 def random_kills(victims: list[str], seed: int, *, steps: int = STEPS_PER_EPOCH * EPOCHS) -> list[tuple[int, str]]:
@@ -53,17 +57,43 @@ def undisturbed(train: Train) -> list[np.ndarray]:
     return insitu.load(str(train("local[2]", [])[1])).model.get_weights()
 
 
-@pytest.mark.parametrize("where", ["local[2]", "standalone"])
-def test_killed_workers_cost_nothing_but_time(
-    where: str, train: Train, undisturbed: list[np.ndarray], request: pytest.FixtureRequest, seed: int
+def test_killed_worker_is_restarted_from_the_checkpoint(spark: SparkSession, tmp_path: Path, seed: int) -> None:
+    """The quick one of these tests, in a session of its own process."""
+    data = write_rows(tmp_path / "data", digit_rows(train=640, validation=33))
+    recipe = parse(recipe_tree(workers=2, epochs=5, checkpoint={"every_steps": 10}))
+    (kill,) = random_kills(["training"], seed, steps=5 * STEPS_PER_EPOCH)
+    gateway: Any = spark.sparkContext._gateway
+    killer = Killer([kill], spark.sparkContext.applicationId, psutil.Process(gateway.proc.pid))
+    runs: dict[str, Listener] = {"undisturbed": lambda event: None, "killed": killer}
+    restarts, weights = [], []
+    for name, listener in runs.items():
+        output = str(tmp_path / name)
+        restarts.append(insitu.train(spark, recipe, data=data, output=output, listener=listener)["restarts"])
+        weights.append(insitu.load(output).model.get_weights())
+    assert restarts == [0, 1], f"seed {SEED}, kill {kill}"
+    for ours, theirs in zip(*weights, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("where", "sorts"),
+    [("local[2]", LOCAL), ("standalone", STANDALONE), ("local[2]", HALTED)],
+    ids=["local", "standalone", "halted"],
+)
+def test_disturbed_workers_cost_nothing_but_time(
+    where: str, sorts: list[str], train: Train, undisturbed: list[np.ndarray], request: pytest.FixtureRequest, seed: int
 ) -> None:
+    """A halted worker is given up within a minute; Spark's Python worker above one, a minute after all are done."""
     master = request.getfixturevalue("standalone") if where == "standalone" else where
-    kills = random_kills(STANDALONE if where == "standalone" else LOCAL, seed)
+    kills = random_kills(sorts, seed)
     run, output = train(master, kills)
     for ours, theirs in zip(undisturbed, insitu.load(str(output)).model.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
     reasons = [line.removeprefix("restart: ") for line in run.stderr.splitlines() if line.startswith("restart: ")]
-    victims = [line.split()[1] for line in run.stderr.splitlines() if line.startswith("kill: ")]
+    disturbed = [line.split() for line in run.stderr.splitlines() if line.startswith("kill: ")]
+    assert not [pid for _, _, pid, *_ in disturbed if psutil.pid_exists(int(pid))]
+    victims = [victim for _, victim, *_ in disturbed]
     assert victims == [victim for _, victim in kills]
     assert run.summary["restarts"] == len(reasons) == len(kills)
     for victim, reason in zip(victims, reasons, strict=True):
@@ -76,4 +106,6 @@ EXPECTED: dict[str, Any] = {
     "training": r"rank \d on 127\.0\.0\.1: exit code 137 \(SIGKILL\): ",
     "python": r"rank \d on 127\.0\.0\.1: Spark's Python worker ended without a word",
     "executor": r"executor \d+ on 127\.0\.0\.1 was lost: .*code 137, SIGKILL: ",
+    "halted-training": r"rank \d on 127\.0\.0\.1 \(\d+ s ago\) stopped answering: halted",
+    "halted-python": r"every worker is done, yet Spark's Python worker above one of them has not ended",
 }

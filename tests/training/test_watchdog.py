@@ -101,3 +101,16 @@ def test_gang_that_makes_no_progress_is_stuck(passed: list[dict[str, Any]]) -> N
     assert watchdog.stuck().startswith(
         "no progress, first on rank 0 on a, yet all answer (training.silence_seconds = 0)"
     )
+
+
+def test_gang_that_is_done_but_does_not_end_is_stuck(
+    passed: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watchdog = Watchdog(passed.append, workers=1, silence_seconds=600)
+    watchdog({"event": "hello", "rank": 0, "host": "a"})
+    watchdog({"event": "done", "rank": 0})
+    assert watchdog.stuck() == ""
+    monkeypatch.setattr("insitu.training.watchdog._SILENT_SECONDS", -1)
+    assert watchdog.stuck().startswith(
+        "every worker is done, yet Spark's Python worker above one of them has not ended"
+    )

@@ -44,7 +44,7 @@ class Watchdog:
         self._listener = listener
         self._passing = ThreadPoolExecutor(1)  # a listener that blocks holds up no heartbeat
         self._missing = set(range(workers))
-        self._started = time.monotonic()
+        self._started = self._last_done = time.monotonic()
         self._silence_seconds = silence_seconds
         self._workers: dict[int, _Worker] = {}
         self._failed: list[Event] = []
@@ -67,6 +67,7 @@ class Watchdog:
                 self._failed.append(event)
             case "done":
                 self._done.add(event["rank"])
+                self._last_done = now
                 self._workers.pop(event["rank"])
             case "gone":
                 if event["rank"] not in self._done:
@@ -92,6 +93,8 @@ class Watchdog:
         if self._missing and now - self._started >= self._silence_seconds:
             return f"ranks {sorted(self._missing)} did not start ({limit}): no free cores, or no way to the driver"
         workers = dict(self._workers)
+        if not workers and not self._missing and now - self._last_done > _SILENT_SECONDS:
+            return "every worker is done, yet Spark's Python worker above one of them has not ended: halted or cut off"
         if not workers or now - min(worker.moved for worker in workers.values()) < self._silence_seconds:
             return ""
         slowest = min(workers, key=lambda rank: workers[rank].moved)
