@@ -6,23 +6,16 @@
 #include "errors.h"
 
 typedef struct {
-    uint64_t key;
+    uint32_t key;
     int32_t at;  // the rating's place
 } Entry;
 
 #define DIGIT_BITS 11
 #define DIGITS (1 << DIGIT_BITS)
 
-static int32_t floor_mod(int32_t id, int32_t blocks) {
-    int32_t rest = id % blocks;
-    return rest < 0 ? rest + blocks : rest;
-}
-
-static int64_t floor_div(int32_t id, int32_t blocks) { return ((int64_t)id - floor_mod(id, blocks)) / blocks; }
-
 // Stable, by digits from the last; `entries` and `spare` are of the same size. Gives whichever is sorted.
-static Entry *radix_sort(Entry *entries, Entry *spare, int32_t count, uint64_t most) {
-    for (int shift = 0; shift < 64 && most >> shift; shift += DIGIT_BITS) {
+static Entry *radix_sort(Entry *entries, Entry *spare, int32_t count, uint32_t most) {
+    for (int shift = 0; shift < 32 && most >> shift; shift += DIGIT_BITS) {
         int32_t next[DIGITS + 1] = {0};
         for (int32_t i = 0; i < count; i++) next[(entries[i].key >> shift) % DIGITS + 1]++;
         for (int d = 0; d < DIGITS; d++) next[d + 1] += next[d];
@@ -34,27 +27,39 @@ static Entry *radix_sort(Entry *entries, Entry *spare, int32_t count, uint64_t m
     return entries;
 }
 
-// Numbers for ids, by block and then ascending.
+// An id's block and its place among all ids of that block, both by division towards minus infinity.
 typedef struct {
-    int32_t blocks;
-    int64_t first, stride;
-} Keys;
+    int32_t block;
+    int32_t quotient;
+} Split;
 
-static Keys keys_of(const int32_t *ids, int32_t count, int32_t blocks) {
+static inline Split split(int32_t id, int32_t blocks) {
+    int32_t quotient = id / blocks, block = id % blocks;
+    return block < 0 ? (Split){block + blocks, quotient - 1} : (Split){block, quotient};
+}
+
+// offsets, [blocks], are such that offsets[block] + quotient numbers all ids between the least and the greatest from 0
+// on, by block and then ascending. Gives the greatest number.
+static uint32_t number_ids(const int32_t *ids, int32_t count, int32_t blocks, int64_t *offsets) {
     int32_t least = ids[0], most = ids[0];
     for (int32_t i = 1; i < count; i++) {
         least = ids[i] < least ? ids[i] : least;
         most = ids[i] > most ? ids[i] : most;
     }
-    int64_t first = floor_div(least, blocks);
-    return (Keys){blocks, first, floor_div(most, blocks) - first + 1};
+    Split first = split(least, blocks), last = split(most, blocks);
+    int64_t numbered = 0;
+    for (int32_t b = 0; b < blocks; b++) {
+        int64_t from = first.quotient + (b < first.block), until = last.quotient + (b <= last.block);
+        offsets[b] = numbered - from;
+        numbered += until - from;
+    }
+    return numbered - 1;
 }
 
-static uint64_t key(Keys k, int32_t id) {
-    return (uint64_t)(floor_mod(id, k.blocks) * k.stride + floor_div(id, k.blocks) - k.first);
+static inline uint32_t number(int32_t id, int32_t blocks, const int64_t *offsets) {
+    Split s = split(id, blocks);
+    return offsets[s.block] + s.quotient;
 }
-
-static uint64_t last_key(Keys k) { return (uint64_t)(k.blocks * k.stride - 1); }
 
 // Ratings grouped by their row's block. Of block b, `grouped` has from word 3 starts[b] on all rows, then all columns,
 // then all values; starts are [blocks + 1].
@@ -68,10 +73,10 @@ int32_t Java_insitu_recommend_als_Native_00024_splitRatings(void *environment, v
     int32_t *done = calloc(blocks, sizeof *done);
     if (!done) return NO_MEMORY;
     memset(starts, 0, sizeof *starts * (blocks + 1));
-    for (int32_t i = 0; i < count; i++) starts[floor_mod(rows[i], blocks) + 1]++;
+    for (int32_t i = 0; i < count; i++) starts[split(rows[i], blocks).block + 1]++;
     for (int32_t b = 0; b < blocks; b++) starts[b + 1] += starts[b];
     for (int32_t i = 0; i < count; i++) {
-        int32_t b = floor_mod(rows[i], blocks);
+        int32_t b = split(rows[i], blocks).block;
         int64_t size = starts[b + 1] - starts[b];
         int32_t *to = grouped + 3 * (int64_t)starts[b] + done[b]++;
         to[0] = rows[i];
@@ -96,25 +101,27 @@ int32_t Java_insitu_recommend_als_Native_00024_compressRatings(
     int32_t *table_starts = (int32_t *)table_starts_at;
     Entry *entries = malloc(sizeof *entries * count), *spare = malloc(sizeof *spare * count);
     int32_t *source = malloc(sizeof *source * count);
+    int64_t *offsets = malloc(sizeof *offsets * column_blocks), row_offset;
     int result = NO_MEMORY;
-    if (entries && spare && source) {
-        Keys by_column = keys_of(columns, count, column_blocks), by_row = keys_of(rows, count, 1);
-        for (int32_t i = 0; i < count; i++) entries[i] = (Entry){key(by_column, columns[i]), i};
-        Entry *sorted = radix_sort(entries, spare, count, last_key(by_column));
+    if (entries && spare && source && offsets) {
+        uint32_t most = number_ids(columns, count, column_blocks, offsets);
+        for (int32_t i = 0; i < count; i++) entries[i] = (Entry){number(columns[i], column_blocks, offsets), i};
+        Entry *sorted = radix_sort(entries, spare, count, most);
         int32_t distinct = 0;
         memset(table_starts, 0, sizeof *table_starts * (column_blocks + 1));
         for (int32_t i = 0; i < count; i++) {
             if (i == 0 || sorted[i].key != sorted[i - 1].key) {
                 table[distinct] = columns[sorted[i].at];
-                table_starts[floor_mod(table[distinct], column_blocks) + 1]++;
+                table_starts[split(table[distinct], column_blocks).block + 1]++;
                 distinct++;
             }
             source[sorted[i].at] = distinct - 1;
         }
         for (int32_t b = 0; b < column_blocks; b++) table_starts[b + 1] += table_starts[b];
         sizes[1] = distinct;
-        for (int32_t i = 0; i < count; i++) sorted[i].key = key(by_row, rows[sorted[i].at]);
-        sorted = radix_sort(sorted, sorted == entries ? spare : entries, count, last_key(by_row));
+        most = number_ids(rows, count, 1, &row_offset);
+        for (int32_t i = 0; i < count; i++) sorted[i].key = rows[sorted[i].at] + row_offset;
+        sorted = radix_sort(sorted, sorted == entries ? spare : entries, count, most);
         distinct = 0;
         for (int32_t i = 0; i < count; i++) {
             int32_t at = sorted[i].at;
@@ -129,6 +136,6 @@ int32_t Java_insitu_recommend_als_Native_00024_compressRatings(
         sizes[0] = distinct;
         result = SOLVED;
     }
-    free(entries), free(spare), free(source);
+    free(entries), free(spare), free(source), free(offsets);
     return result;
 }

@@ -43,10 +43,10 @@ private[als] final class Training(ratings: RDD[Ratings], problem: Problem, plan:
   import Training._
 
   private val context = ratings.sparkContext
-  private val users = Side.compress(ratings, plan.userBlocks, plan.itemBlocks).persist(plan.level)
-  private val items = Side.compress(ratings.map(_.transposed), plan.itemBlocks, plan.userBlocks).persist(plan.level)
-  private val toItems = Side.routes(users, items).persist(plan.level)
-  private val toUsers = Side.routes(items, users).persist(plan.level)
+  private val userRatings = Sides.compress(ratings, plan.userBlocks, plan.itemBlocks).persist(plan.level)
+  private val itemRatings = Sides.compress(ratings.map(_.transposed), plan.itemBlocks, plan.userBlocks).persist(plan.level)
+  private val users = Side(userRatings, Sides.routes(userRatings, itemRatings).persist(plan.level), plan.itemBlocks)
+  private val items = Side(itemRatings, Sides.routes(itemRatings, userRatings).persist(plan.level), plan.userBlocks)
 
   /** Train, and give the users' and the items' factors.
     *
@@ -54,20 +54,22 @@ private[als] final class Training(ratings: RDD[Ratings], problem: Problem, plan:
     */
   def run(): (RDD[Solved], RDD[Solved]) =
     try {
-      val count = persevering(() => users.map(_.ratings.length.toLong).fold(0L)(_ + _))
+      val count = persevering(() => userRatings.map(_.ratings.length.toLong).fold(0L)(_ + _))
       require(count > 0, "there is no rating to train from")
       val begin = new HalfIteration(problem, plan.level)
       val seeds = SparkInternals.random(plan.seed)
       val (userSeed, itemSeed) = (seeds.nextLong(), seeds.nextLong())
-      val trained = iterate(State(0, begin.random(users, userSeed), None), count)
+      val first = State(0, begin.random(users, userSeed), None)
+      persevering(() => first.users.send())
+      val trained = iterate(first, count)
       (trained.users.blocks, trained.items.getOrElse(begin.random(items, itemSeed)).blocks)
-    } finally Seq(users, items, toItems, toUsers).foreach(_.unpersist(blocking = false))
+    } finally Seq(userRatings, itemRatings, users.routes, items.routes).foreach(_.unpersist(blocking = false))
 
   private def iterate(first: State, count: Long): State = {
     var (state, saved) = (first, first)
     while (state.iteration < plan.iterations) {
       val started = System.nanoTime()
-      val next = persevering(() => after(state, isSaved(state.iteration + 1)), otherwise = () => state = saved)
+      val next = persevering(() => after(state), otherwise = () => state = saved)
       if (state ne saved) state.drop()
       if (isSaved(next.iteration)) {
         saved.drop()
@@ -80,13 +82,15 @@ private[als] final class Training(ratings: RDD[Ratings], problem: Problem, plan:
     state
   }
 
-  private def after(state: State, save: Boolean): State = {
+  private def after(state: State): State = {
     val number = state.iteration + 1
-    val half = new HalfIteration(problem, lasting(if (number < plan.iterations) plan.level else plan.finalLevel))
-    val newItems = half.solve(state.users, toItems, items, state.items, save)
-    val newUsers = half.solve(newItems, toUsers, users, Some(state.users), save)
+    val isLast = number == plan.iterations
+    val half = new HalfIteration(problem, lasting(if (isLast) plan.finalLevel else plan.level))
+    val newItems = half.solve(state.users, items, state.items, isSaved(number))
+    newItems.send()
+    val newUsers = half.solve(newItems, users, Some(state.users), isSaved(number))
+    if (isLast) newUsers.keep() else newUsers.send()
     if (newUsers.loss.isInfinite) throw new ArithmeticException("the factors left single precision; are ratings huge?")
-    newItems.settle()
     State(number, newUsers, Some(newItems))
   }
 

@@ -25,7 +25,7 @@ private[als] final case class Route(sender: Int, places: Array[Array[Int]]) {
 }
 
 /** The blocks of users or of items; block b is the one element of partition b. */
-private[als] object Side {
+private[als] object Sides {
 
   /** The ratings by row, in `blocks` blocks. */
   def compress(ratings: RDD[Ratings], blocks: Int, columnBlocks: Int): RDD[InBlock] =
