@@ -1,9 +1,9 @@
 """One ALS fit, timed: `spark-submit als_fit.py RATINGS SETTINGS`; the last line of stdout is a JSON object.
 
 RATINGS is a Parquet data set of `insitu data ratings`; SETTINGS is JSON: `module` (whose class ALS is fitted), `blocks`
-(numbers to try), and ALS's own parameters. After a warm-up, two iterations with each number of blocks choose among them; the
-time is that of a whole fit with the best, from a cached DataFrame to factors that are counted. What is held out, a tenth
-of the ratings by their hash, gives the RMSE.
+(numbers to try), and ALS's own parameters. After a warm-up, two iterations with each number of blocks choose among them; whole
+fits with the best are timed, from a cached DataFrame to factors that are counted: as many as half a minute holds, of which
+the fastest counts. What is held out, a tenth of the ratings by their hash, gives the RMSE.
 """
 
 import json
@@ -19,6 +19,7 @@ from pyspark.sql import functions as F
 from insitu.cluster.session import spark_session
 
 _TRIAL_ITERATIONS = 2
+_ENOUGH_SECONDS = 30
 
 
 def _fit(estimator: Any, ratings: DataFrame, **params: Any) -> tuple[float, Any]:
@@ -51,11 +52,14 @@ def main() -> None:
         for number in blocks
     }
     best = min(trials, key=trials.__getitem__)
-    seconds, model = _fit(estimator, train, **params, maxIter=10, numUserBlocks=best, numItemBlocks=best)
+    times: list[float] = []
+    while sum(times) < _ENOUGH_SECONDS:
+        seconds, model = _fit(estimator, train, **params, maxIter=10, numUserBlocks=best, numItemBlocks=best)
+        times.append(seconds)
     rmse = None
     if not settings.get("implicitPrefs"):
         rmse = RegressionEvaluator(labelCol="rating").evaluate(model.transform(held_out))
-    print(json.dumps({"seconds": seconds, "rmse": rmse, "blocks": best}))
+    print(json.dumps({"seconds": min(times), "rmse": rmse, "blocks": best}))
 
 
 if __name__ == "__main__":

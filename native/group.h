@@ -13,7 +13,7 @@
 #define PATCH 128
 
 typedef struct {
-    float *patch;    // [max(PATCH, rank), width]
+    float *patch;    // [max(PATCH, width), width]
     float *normals;  // LANES normal matrices, [rank rounded up to ROWS, width] each
     float *rights;   // [LANES, width]
     vec *system;     // the interleaved matrices
@@ -131,9 +131,7 @@ static int solve_group(const Problem *p, const Block *b, const int32_t *rows, in
         float *x = factors + (size_t)rows[lane] * p->rank;
         const float *solved = g->normals + lane * stride, *right = g->rights + lane * stride;
         if (is_dual(p, n)) {
-            gather(p, b, from, from + n, g->patch);
-            memset(g->solution, 0, 4 * p->width);
-            add_weighted(g->patch, n, p->width, solved, (float *)g->solution);
+            combine(p, b, from, from + n, solved, (float *)g->solution);
             memcpy(x, g->solution, 4 * p->rank);
             // What is left of r is reg n times the dual solution.
             *loss += (double)shrinkage[lane] * shrinkage[lane] * dot(solved, solved, n);

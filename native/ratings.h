@@ -5,9 +5,6 @@
 
 #include "lanes.h"
 
-// Rows of factors that are asked from memory before they are needed.
-#define AHEAD 8
-
 typedef struct {
     int rank;
     int width;  // rank, rounded up to whole vectors
@@ -26,19 +23,12 @@ typedef struct {
     const float *table;
 } Block;
 
-// What Problem.scala says of a rating: its confidence beyond 1, its factor in the right side, whether it counts for
-// the regularisation, and the error that a row without factors has from it.
+// What Problem.scala says of a rating: its confidence beyond 1, and its factor in the right side.
 static inline float confidence(const Problem *p, float rating) { return p->implicit ? p->alpha * fabsf(rating) : 1; }
 
 static inline float weight(const Problem *p, float rating) {
     if (!p->implicit) return rating;
     return rating > 0 ? 1 + confidence(p, rating) : 0;
-}
-
-static inline int counts(const Problem *p, float rating) { return !p->implicit || rating > 0; }
-
-static inline float alone(const Problem *p, float rating) {
-    return p->implicit ? weight(p, rating) : rating * rating;
 }
 
 typedef struct {
@@ -47,10 +37,11 @@ typedef struct {
 } Totals;
 
 static inline Totals totals(const Problem *p, const float *ratings, int n) {
+    if (!p->implicit) return (Totals){n, dot(ratings, ratings, n)};
     Totals t = {0, 0};
     for (int j = 0; j < n; j++) {
-        t.count += counts(p, ratings[j]);
-        t.alone += alone(p, ratings[j]);
+        t.count += ratings[j] > 0;
+        t.alone += weight(p, ratings[j]);
     }
     return t;
 }
@@ -67,35 +58,45 @@ static inline vec load_factors(const Problem *p, const float *factors, int at, i
     return at + LANES < p->width ? v : (vec)((ivec)v & last);
 }
 
-static inline void ask_for(const Problem *p, const Block *b, int j, int until) {
-    if (j + AHEAD < until)
-        for (int at = 0; at < p->rank; at += LANES)
-            __builtin_prefetch(b->table + (size_t)b->sources[j + AHEAD] * p->rank + at);
+// x, [width], becomes the sum over ratings `from` to `until` of weights[j - from] times their columns' factors.
+static inline void combine(const Problem *p, const Block *b, int from, int until, const float *weights, float *x) {
+    for (int at = 0; at < p->width; at += LANES) {
+        vec even = {0}, odd = {0};
+        int j = from;
+        for (; j + 1 < until; j += 2) {
+            even += weights[j - from] * *(const loose *)(b->table + (size_t)b->sources[j] * p->rank + at);
+            odd += weights[j + 1 - from] * *(const loose *)(b->table + (size_t)b->sources[j + 1] * p->rank + at);
+        }
+        if (j < until) even += weights[j - from] * *(const loose *)(b->table + (size_t)b->sources[j] * p->rank + at);
+        *(vec *)(x + at) = even + odd;
+    }
 }
 
 // patch, [until - from, width], becomes the factors of the columns rated by ratings `from` to `until`.
 static inline void gather(const Problem *p, const Block *b, int from, int until, float *patch) {
     ivec last = last_lanes(p);
     for (int j = from; j < until; j++) {
-        ask_for(p, b, j, until);
         const float *factors = b->table + (size_t)b->sources[j] * p->rank;
         for (int at = 0; at < p->width; at += LANES)
             *(vec *)(patch + (size_t)(j - from) * p->width + at) = load_factors(p, factors, at, last);
     }
 }
 
-// patch, [rank, stride], becomes the same transposed, with zeros after the last rating up to a whole vector.
+// patch, [width, stride], becomes the same transposed, with zeros after the last rating up to a whole vector.
 static inline void gather_transposed(const Problem *p, const Block *b, int from, int until, float *patch, int stride) {
     for (int j = from; j < until; j += LANES) {
+        const float *factors[LANES];
+        for (int i = 0; i < LANES; i++) factors[i] = b->table + (size_t)b->sources[j + i < until ? j + i : j] * p->rank;
+        ivec there;
+        for (int i = 0; i < LANES; i++) there[i] = j + i < until ? -1 : 0;
         for (int at = 0; at < p->rank; at += LANES) {
             vec t[LANES];
-            for (int i = 0; i < LANES; i++) {
-                if (at == 0) ask_for(p, b, j + i, until);
-                t[i] = j + i < until ? *(const loose *)(b->table + (size_t)b->sources[j + i] * p->rank + at) : (vec){0};
-            }
+#pragma unroll
+            for (int i = 0; i < LANES; i++) t[i] = *(const loose *)(factors[i] + at);
             transpose(t);
-            for (int i = 0; i < LANES && at + i < p->rank; i++)
-                *(vec *)(patch + (size_t)(at + i) * stride + j - from) = t[i];
+            float *to = patch + (size_t)at * stride + j - from;
+#pragma unroll
+            for (int i = 0; i < LANES; i++) *(vec *)(to + i * stride) = (vec)((ivec)t[i] & there);
         }
     }
 }

@@ -27,7 +27,7 @@ static int sort_rows(const Problem *p, const Block *b, int rows, int longest_lef
 
 static int solve_exactly(const Problem *p, const Block *b, int rows, int longest_left_out, float *factors,
                          double *loss) {
-    int patch_rows = p->rank > PATCH ? p->rank : PATCH, padded = round_up(p->rank, ROWS);
+    int patch_rows = p->width > PATCH ? p->width : PATCH, padded = round_up(p->rank, ROWS);
     size_t matrix = (size_t)4 * padded * p->width;
     int32_t *sorted = space((size_t)4 * rows);
     Group g = {
