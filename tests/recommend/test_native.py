@@ -96,7 +96,7 @@ def test_rows_solve_their_normal_equations(
     code, loss = rows.solve(solve_rows, conjugate_gradient=False)
     assert code == 0
     for (matrix, right, _), x in zip(rows.systems(), rows.factors, strict=True):
-        assert np.linalg.norm(x - np.linalg.solve(matrix, right)) <= 1e-3 * max(np.linalg.norm(x), 1e-3)
+        assert np.linalg.norm(x - np.linalg.solve(matrix, right)) <= 1e-3 * max(float(np.linalg.norm(x)), 1e-3)
     assert loss == pytest.approx(rows.loss(), rel=1e-3, abs=1e-3)
 
 
