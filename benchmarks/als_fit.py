@@ -1,9 +1,9 @@
 """One ALS fit, timed: `spark-submit als_fit.py RATINGS SETTINGS`; the last line of stdout is a JSON object.
 
 RATINGS is a Parquet data set of `insitu data ratings`; SETTINGS is JSON: `module` (whose class ALS is fitted), `blocks`
-(numbers to try), and ALS's own parameters. After a warm-up, two iterations with each number of blocks choose among them;
-whole fits with the best are timed, from a cached DataFrame to factors that are counted: as many as half a minute holds,
-of which the fastest counts. What is held out, a tenth of the ratings by their hash, gives the RMSE.
+(numbers to try), and ALS's own parameters. After a warm-up, two iterations with each number of blocks choose among
+them; whole fits with the best are timed, from a cached DataFrame to factors that are counted: as many as half a minute
+holds, of which the fastest counts. What is held out, a tenth of the ratings by their hash, gives the RMSE.
 """
 
 import json
