@@ -15,7 +15,7 @@ CLOSED_INDEX = {"PIP_INDEX_URL": "http://127.0.0.1:9", "PIP_NO_CACHE_DIR": "1", 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """As much of a fresh clone as set-up reads."""
-    for name in ("requirements", "conf", "jvm"):
+    for name in ("requirements", "conf", "jvm", "native"):
         shutil.copytree(ROOT / name, tmp_path / name)
     for name in ("Makefile", "setup.py"):
         shutil.copy(ROOT / name, tmp_path / name)
