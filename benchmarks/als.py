@@ -94,7 +94,9 @@ def _ratings(scale: int) -> Path:
         sizes = {"ratings": 2_200_000, "users": 60_000, "items": 20_000}
         flags = [flag for name, size in sizes.items() for flag in (f"--{name}", str(scale * size))]
         subprocess.run(
-            [_BIN / "insitu", "data", "ratings", directory, *flags, "--rank", "10", "--noise", "0.2"], check=True
+            [_BIN / "insitu", "data", "ratings", directory, *flags, "--rank", "10", "--noise", "0.2"],
+            stdout=sys.stderr,
+            check=True,
         )
     return directory
 
