@@ -23,6 +23,7 @@ from insitu.recommend.als import ALS
 from insitu.recommend.executors import on_executors
 from insitu.recommend.ids import translated
 from insitu.recommend.prepare import Prepared, prepare
+from insitu.recommend.progress import shown
 from insitu.recommend.ratings import Table, open_table, resolve
 from insitu.recommend.recipe import AlsRecipe
 
@@ -108,7 +109,8 @@ def _train(recipe: AlsRecipe, prepared: Prepared) -> tuple[ALSModel, list[dict[s
     print(f"als: rank {chosen.rank}, {chosen.iterations} iterations, {kind}, {chosen.solver}", file=sys.stderr)
     started = time.monotonic()
     estimator = _estimator(recipe, chosen.iterations)
-    model = estimator.fit(prepared.training)
+    with shown(lambda: estimator.history, iterations=chosen.iterations, stream=sys.stderr):
+        model = estimator.fit(prepared.training)
     return model, estimator.history, round(time.monotonic() - started, 2)
 
 
