@@ -43,6 +43,7 @@ def test_the_fits_own_error_is_what_is_raised() -> None:
     def broken() -> list[dict[str, float]]:
         raise OSError("the gateway is gone")
 
-    with pytest.raises(ValueError, match="no rating"), shown(broken, iterations=3, stream=io.StringIO(), line_seconds=0.01):
+    shown_broken = shown(broken, iterations=3, stream=io.StringIO(), line_seconds=0.01)
+    with pytest.raises(ValueError, match="no rating"), shown_broken:
         time.sleep(0.1)
         raise ValueError("no rating")
