@@ -38,6 +38,13 @@ def save(network: Any, directory: Path, *, precision: Precision) -> None:
     openvino.save_model(network, directory / XML, compress_to_fp16=precision != "fp32")
 
 
+def has_bf16() -> bool:
+    """Whether this processor computes in bf16."""
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 def compile_network(network: Any, *, precision: Precision, rows: int, threads: int) -> Predict:
     """Make a network ready to score batches on this process's cores.
 
@@ -55,21 +62,20 @@ def compile_network(network: Any, *, precision: Precision, rows: int, threads: i
     """
     import openvino
 
-    core = openvino.Core()
-    has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    if precision == "bf16" and not has_bf16:
+    bf16 = has_bf16()
+    if precision == "bf16" and not bf16:
         raise UserError("--precision", "bf16, which this processor does not compute", "take int8 or fp32")
     if isinstance(network, Path):
-        network = core.read_model(network)
+        network = openvino.Core().read_model(network)
     (entry,) = network.inputs
     network.reshape([rows, *(side.get_length() for side in entry.partial_shape[1:])])
     settings = {
-        "INFERENCE_PRECISION_HINT": "f32" if precision == "fp32" or not has_bf16 else "bf16",
+        "INFERENCE_PRECISION_HINT": "f32" if precision == "fp32" or not bf16 else "bf16",
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
         "ENABLE_CPU_PINNING": False,
     }
-    request = core.compile_model(network, "CPU", settings).create_infer_request()
+    request = openvino.Core().compile_model(network, "CPU", settings).create_infer_request()
 
     def predict(inputs: np.ndarray) -> np.ndarray:
         batch = inputs
