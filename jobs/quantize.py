@@ -16,7 +16,9 @@ def main() -> dict[str, Any]:
     """Parse, start Spark, quantise."""
     parser = argparse.ArgumentParser(prog="quantize", description="Quantise a model for OpenVINO.")
     parser.add_argument("--model", required=True, help="model directory that jobs/train_cnn.py made")
-    parser.add_argument("--data", required=True, help="labelled dataset: training rows calibrate, validation rows measure")
+    parser.add_argument(
+        "--data", required=True, help="labelled dataset: training rows calibrate, validation rows measure"
+    )
     parser.add_argument("--output", required=True, help="model directory to make; must not exist")
     parser.add_argument(
         "--max-drop", type=float, default=0.005, help="of macro AUC, or of accuracy, that is allowed (default: 0.005)"

@@ -63,14 +63,17 @@ def ship(
             its Keras model here; tensorflow with the Keras model, in fp32.
         precision: None is int8 where jobs/quantize.py has made the directory, else fp32.
         rows: of a batch.
-        setting: what named the directory, for the error.
+        setting: what named the directory, for the errors; of a job, whose other options then have dashes too.
 
     Raises:
         UserError: no model directory, a file that is not what was written, or a precision or runtime that there is
             none of.
     """
+    dashes = "--" if setting.startswith("--") else ""
+    if rows < 1:
+        raise UserError(f"{dashes}batch", f"{rows}, expected at least 1", "give a larger one")
     directory = qualify(spark, setting, directory)
-    precision = _choose(directory, runtime, precision, setting)
+    precision = _choose(directory, runtime, precision, setting, dashes)
     context = spark.sparkContext
     with artifact.verified(directory, setting=setting, part=artifact.MODEL) as local:
         signature = artifact.Signature.from_json(artifact.read_json(local / artifact.SIGNATURE))
@@ -97,14 +100,20 @@ def load(model: ShippedModel) -> ir.Predict:
     return _keras_predict(directory, model.threads)
 
 
-def _choose(directory: str, runtime: Runtime, precision: ir.Precision | None, setting: str) -> ir.Precision:
+def _choose(
+    directory: str, runtime: Runtime, precision: ir.Precision | None, setting: str, dashes: str
+) -> ir.Precision:
     if runtime not in RUNTIMES:
-        raise UserError("--runtime", f"{runtime!r}, expected {' or '.join(RUNTIMES)}", "take one of them")
+        raise UserError(f"{dashes}runtime", f"{runtime!r}, expected {' or '.join(RUNTIMES)}", "take one of them")
     if precision is not None and precision not in ir.PRECISIONS:
-        raise UserError("--precision", f"{precision!r}, expected one of {', '.join(ir.PRECISIONS)}", "take one of them")
+        raise UserError(
+            f"{dashes}precision", f"{precision!r}, expected one of {', '.join(ir.PRECISIONS)}", "take one of them"
+        )
     if runtime == "tensorflow":
         if precision not in (None, "fp32"):
-            raise UserError("--precision", f"{precision}, and runtime tensorflow computes in fp32", "take openvino")
+            raise UserError(
+                f"{dashes}precision", f"{precision}, and runtime tensorflow computes in fp32", "take openvino"
+            )
         return "fp32"
     quantised = artifact.holds(directory, artifact.INT8, setting=setting)
     if precision == "int8" and not quantised:
