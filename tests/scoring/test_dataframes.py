@@ -17,7 +17,7 @@ from insitu.errors import UserError
 from insitu.scoring.dataframes import register_udf, score
 from scored_models import IMAGES, UNEVEN, decoded, image_rows, partitioned, random_model, scores_of, write_model
 
-RUNTIMES = ("openvino", "tensorflow")
+RUNTIMES = ("openvino", "tensorflow", "bigdl")
 WINDOWS = np.random.default_rng(4).normal(scale=3, size=(sum(UNEVEN), 40, 32)).astype(np.float32)
 TENSOR_COLUMNS: dict[str, Callable[[np.ndarray], Any]] = {
     "array<float>": lambda window: window.ravel().tolist(),

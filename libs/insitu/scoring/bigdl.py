@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 EngineType = Literal["mklblas", "mkldnn"]
-SCORES = "scores"
 
 
 def score(
@@ -32,11 +31,7 @@ def score(
     engine_type: EngineType = "mkldnn",
     batch: int = 32,
 ) -> "DataFrame":
-    """Add a column `scores` with the model's scores of each row's image or tensor; no job is run.
-
-    Rows are decoded in the executors' tasks and scored a batch at a time, in their order. A row that cannot be
-    read fails the job that meets it; the message names the task's partition and the row within it, both from 0, and the
-    reason.
+    """Add a model's scores of each row's image or tensor, decoded in the executors' JVMs; no job is run.
 
     Args:
         df: has one column of what the model reads: of images, encoded, as Spark's binaryFile or image, or as Hugging
@@ -48,18 +43,17 @@ def score(
         batch: rows that are scored together, for whose activations an executor needs memory.
 
     Returns:
-        All columns of `df`, and `scores`, array<float> [K], 0..1, in the order of the signature's class names.
+        As `insitu.score`; rows keep their order.
 
     Raises:
-        UserError: no usable column, a column that is called `scores` already, no model directory or a changed
-            one, or a model that BigDL cannot compute.
+        UserError: as `insitu.score`, or a model that BigDL cannot compute.
     """
     from pyspark.sql import DataFrame
 
     spark = df.sparkSession
     _check_options(engine_type, batch)
     trained = load(qualify(spark, "model_dir", model_dir))
-    check_no_column(df, SCORES)
+    check_no_column(df, "scores", "fault")
     input = find_input(df, trained.signature.preprocessing, image_column, tensor_column)
     converted = _convert(trained.model)
     height, width, channels = input.shape

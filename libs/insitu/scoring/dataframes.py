@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
 from insitu.artifact import TensorPreprocessing
 from insitu.data.columns import ImageColumn, TensorColumn
 from insitu.data.inputs import ImageInput, Input, TensorInput
+from insitu.errors import UserError
 from insitu.scoring.columns import arrow_schema, check_no_column, find_input
 from insitu.scoring.ir import Precision
 from insitu.scoring.row_scorer import COLUMN, FAULT, RESULT, SCORES, RowScorer
@@ -26,7 +27,7 @@ def score(
     *,
     image_column: str | None = None,
     tensor_column: str | None = None,
-    runtime: Runtime = "openvino",
+    runtime: Runtime | Literal["bigdl"] = "openvino",
     precision: Precision | None = None,
     batch: int = 32,
 ) -> "DataFrame":
@@ -38,7 +39,7 @@ def score(
         model_dir: path or URI of a model directory, which is verified.
         image_column: None for the only column that can be an image, or, among several, the one called `image`.
         tensor_column: likewise, of the columns that can hold tensors, for a model that reads these.
-        runtime: openvino, or tensorflow, which computes in fp32.
+        runtime: openvino; or, in fp32, tensorflow, or bigdl, in the executors' JVMs.
         precision: int8, bf16 or fp32; None is int8 where jobs/quantize.py has made the directory, else fp32.
         batch: rows that are inferred together.
 
@@ -50,6 +51,12 @@ def score(
         UserError: no usable column, a column that is called `scores` or `fault` already, no model directory or a
             changed one, or a precision that it does not hold.
     """
+    if runtime == "bigdl":
+        if precision not in (None, "fp32"):
+            raise UserError("precision", f"{precision}, and runtime bigdl computes in fp32", "take openvino")
+        from insitu.scoring import bigdl
+
+        return bigdl.score(df, model_dir, image_column=image_column, tensor_column=tensor_column, batch=batch)
     check_no_column(df, SCORES, FAULT)
     model = ship(df.sparkSession, model_dir, runtime=runtime, precision=precision, rows=batch)
     input = find_input(df, model.signature.preprocessing, image_column, tensor_column)
