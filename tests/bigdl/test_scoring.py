@@ -1,5 +1,6 @@
 """BigDL scores a DataFrame's rows on the executors as Keras does."""
 
+import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from decimal import Decimal
