@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 
 from insitu.cluster.failures import workers_user_errors
 from insitu.cluster.filesystem import create, open_filesystem, qualify
+from insitu.cluster.progress import running_tasks, shown
 from insitu.errors import UserError
 from insitu.scoring import row_scorer
 from insitu.scoring.columns import find_input
@@ -147,7 +148,8 @@ class _BatchScorer:
         started = time.time()
         print(f"batch {number}: {len(paths)} files", file=sys.stderr)
         with self._outbox.publishing(number) as tables, self._results(paths) as (results, bad_files):
-            rows, bad = _count(results)
+            with shown(lambda: running_tasks(self._spark), name=f"batch {number}", what="task", stream=sys.stderr):
+                rows, bad = _count(results)
             bad += len(bad_files)
             self._check_bad(results, bad_files, bad, rows + len(bad_files))
             self._scores(results).coalesce(1).write.parquet(tables[SCORES])
