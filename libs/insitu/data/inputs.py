@@ -14,6 +14,8 @@ from insitu.data.columns import ImageColumn, TensorColumn
 from insitu.data.decode import BadImage, decode, decode_sized
 from insitu.data.tensors import BadTensor, read_tensors
 
+_MEAN_STRIDE = 4
+
 Each = Callable[[Callable[[int], str], range], Iterable[str]]
 """Calls a function with every number of a range: `map`, or that of a pool of threads."""
 
@@ -31,6 +33,13 @@ class Read:
     values: np.ndarray
     faults: list[str]
     sizes: np.ndarray
+
+    @property
+    def means(self) -> np.ndarray:
+        """float64 [B]: of a tensor's numbers; of an image, every fourth pixel both ways, 0..1."""
+        if self.values.dtype != np.uint8:
+            return self.values.mean(axis=(1, 2, 3))
+        return self.values[:, ::_MEAN_STRIDE, ::_MEAN_STRIDE].mean(axis=(1, 2, 3)) / 255
 
 
 @dataclass(frozen=True)
@@ -80,18 +89,21 @@ class ImageInput:
 
     def read(self, batch: pa.RecordBatch, *, each: Each = map) -> Read:
         """Decode a batch's images, those that can be."""
-        payloads = self.column.payloads(batch)
-        values = np.zeros((len(payloads), *self.shape), self.dtype)
-        sizes = np.zeros((len(payloads), 2), np.int32)
+        return self.read_stored(self.stored(batch), each=each)
+
+    def read_stored(self, stored: np.ndarray, *, each: Each = map) -> Read:
+        """The same, of what `stored` gave."""
+        values = np.zeros((len(stored), *self.shape), self.dtype)
+        sizes = np.zeros((len(stored), 2), np.int32)
 
         def read_row(row: int) -> str:
             try:
-                values[row], sizes[row] = decode_sized(payloads[row], size=self.size, channels=self.channels)
+                values[row], sizes[row] = decode_sized(stored[row], size=self.size, channels=self.channels)
             except BadImage as error:
                 return str(error)
             return ""
 
-        return Read(values, list(each(read_row, range(len(payloads)))), sizes)
+        return Read(values, list(each(read_row, range(len(stored)))), sizes)
 
 
 @dataclass(frozen=True)
@@ -147,6 +159,10 @@ class TensorInput:
         tensors, faults = self._read(batch)
         rows = range(batch.num_rows)
         return Read(tensors, [faults.get(row, "") for row in rows], np.zeros((batch.num_rows, 2), np.int32))
+
+    def read_stored(self, stored: np.ndarray, *, each: Each = map) -> Read:
+        """The same, of what `stored` gave."""
+        return Read(stored, [""] * len(stored), np.zeros((len(stored), 2), np.int32))
 
     def _read(self, batch: pa.RecordBatch) -> tuple[np.ndarray, dict[int, str]]:
         column = batch.column(batch.schema.get_field_index(self.column.name))

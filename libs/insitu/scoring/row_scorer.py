@@ -27,11 +27,9 @@ FAULT, MEAN, HEIGHT, WIDTH, SCORES = "fault", "input_mean", "input_height", "inp
 RESULT = f"struct<{FAULT}: string, {MEAN}: float, {HEIGHT}: int, {WIDTH}: int, {SCORES}: array<array<float>>>"
 """What becomes of a row, as a Spark type.
 
-`fault`: why it cannot be read, null where it can; only then the others are not null. `input_mean`: the mean of what the
-first model reads, of images every fourth pixel both ways, 0..1. `input_height`, `input_width`: of an image as it is
-stored, null of a tensor. `scores`: [M][K].
+`fault`: why it cannot be read, null where it can; only then the others are not null. `input_mean`: `Read.means` of what
+the first model reads. `input_height`, `input_width`: of an image as it is stored, null of a tensor. `scores`: [M][K].
 """
-_MEAN_STRIDE = 4
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ class RowScorer:
         return pd.DataFrame(
             {
                 FAULT: faults,
-                MEAN: np.where(good, _means(first.values), np.nan),
+                MEAN: np.where(good, first.means, np.nan),
                 HEIGHT: pd.Series(first.sizes[:, 0], dtype="Int32").where(sized),
                 WIDTH: pd.Series(first.sizes[:, 1], dtype="Int32").where(sized),
                 SCORES: [row if fault is None else None for *row, fault in zip(*scores, faults, strict=True)],
@@ -106,10 +104,3 @@ def _to_arrow(column: "pd.Series | pd.DataFrame", kind: pa.DataType) -> pa.Array
     return pa.StructArray.from_arrays(
         [pa.Array.from_pandas(column[field.name], type=field.type) for field in fields], fields=fields
     )
-
-
-def _means(values: np.ndarray) -> np.ndarray:
-    """float64 [B]."""
-    if values.dtype != np.uint8:
-        return values.mean(axis=(1, 2, 3))
-    return values[:, ::_MEAN_STRIDE, ::_MEAN_STRIDE].mean(axis=(1, 2, 3)) / 255
