@@ -221,24 +221,28 @@ private[insitu] object Decoding {
     * @param change what becomes of an image's pixels, uint8 [h, w, C], given the row's index.
     */
   def batch(rows: Array[Row], source: Source)(change: (Array[Byte], Int) => Array[Byte]): Batch = {
-    val plane = source.height * source.width
     val inputs = new Array[Float](rows.length * source.size)
     for ((row, index) <- rows.zipWithIndex) {
       if (Thread.interrupted()) throw new InterruptedException
-      row.input match {
-        case StoredTensor(values) =>
-          for (channel <- 0 until source.channels)
-            spread(values, channel, source.channels, inputs, (index * source.channels + channel) * plane)
-        case StoredImage(bytes) =>
-          val pixels = change(
-            BadRow.naming(row.place)(Images.decode(bytes, source.height, source.width, source.channels)),
-            index
-          )
-          for (channel <- 0 until source.channels)
-            spread(pixels, channel, source.channels, inputs, (index * source.channels + channel) * plane)
-      }
+      BadRow.naming(row.place)(one(row.input, source, inputs, index)(change(_, index)))
     }
     Batch(inputs, rows.flatMap(_.label), rows.length)
+  }
+
+  /** Decodes one row to its place among `inputs`, as planes; leaves them as they are where it is bad.
+    *
+    * @throws BadValue it is no image.
+    */
+  def one(input: Stored, source: Source, inputs: Array[Float], index: Int)(change: Array[Byte] => Array[Byte]): Unit = {
+    val plane = source.height * source.width
+    def start(channel: Int) = (index * source.channels + channel) * plane
+    input match {
+      case StoredTensor(values) =>
+        for (channel <- 0 until source.channels) spread(values, channel, source.channels, inputs, start(channel))
+      case StoredImage(bytes) =>
+        val pixels = change(Images.decode(bytes, source.height, source.width, source.channels))
+        for (channel <- 0 until source.channels) spread(pixels, channel, source.channels, inputs, start(channel))
+    }
   }
 
   /** Writes one channel of float [h, w, C] as a plane. */

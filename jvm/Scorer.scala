@@ -3,7 +3,7 @@ package com.intel.analytics.bigdl.insitu
 import com.intel.analytics.bigdl.dllib.utils.Engine
 import com.intel.analytics.bigdl.mkl.MKL
 import org.apache.spark.TaskContext
-import org.apache.spark.sql.types.{ArrayType, FloatType}
+import org.apache.spark.sql.types.{ArrayType, FloatType, StringType}
 import org.apache.spark.sql.{DataFrame, Encoders, Row => FrameRow}
 import org.json4s.jackson.JsonMethods
 import org.json4s.{DefaultFormats, Formats}
@@ -55,10 +55,8 @@ private[insitu] final case class ScoringModel(scoring: Scoring, parameters: Arra
 /** Scores DataFrames on the executors. */
 object Scorer {
 
-  /** Adds a column `scores`, array<float> [K], to those of `frame`. No job is run; rows keep their order.
-    *
-    * Memory holds a batch of rows a task. A row that cannot be read fails the job with `BadValue`, which names the
-    * task's partition and the row within it, both from 0.
+  /** Adds the columns `scores`, array<float> [K], null where the row cannot be read, and `fault`, why it cannot, else
+    * null, to those of `frame`. No job is run; rows keep their order, and memory holds a batch of them a task.
     *
     * @param scoringJson for `Scoring.parse`.
     * @param weights URI of a directory with the vectors `parameters` and `statistics`; they are read at once.
@@ -70,23 +68,27 @@ object Scorer {
       Seq("parameters", "statistics").map(name => Vectors.read(s"$weights/$name", sc.hadoopConfiguration))
     val model = sc.broadcast(ScoringModel(scoring, parameters, statistics))
     val column = frame.schema.fieldIndex(scoring.input)
-    val schema = frame.schema.add("scores", ArrayType(FloatType, containsNull = false), nullable = false)
+    val schema = frame.schema.add("scores", ArrayType(FloatType, containsNull = false)).add("fault", StringType)
     frame.mapPartitions(rows => if (rows.isEmpty) rows else scored(rows, column, model.value))(Encoders.row(schema))
   }
 
   private def scored(rows: Iterator[FrameRow], column: Int, model: ScoringModel): Iterator[FrameRow] = {
-    val (scoring, source, task) = (model.scoring, model.scoring.source, TaskContext.get())
+    val (scoring, source) = (model.scoring, model.scoring.source)
     val loaded = LoadedModels.lease(model)
-    task.addTaskCompletionListener[Unit](_ => LoadedModels.giveBack(loaded))
-    rows.zipWithIndex.grouped(scoring.batch).flatMap { group =>
-      val batch = group.map { case (row, index) =>
-        val place = s"partition ${task.partitionId()}, row $index"
-        Row(BadRow.naming(place)(stored(row, column, scoring)), Array.empty, place)
+    TaskContext.get().addTaskCompletionListener[Unit](_ => LoadedModels.giveBack(loaded))
+    rows.grouped(scoring.batch).flatMap { group =>
+      val inputs = new Array[Float](group.length * source.size)
+      val faults = group.zipWithIndex.map { case (row, index) =>
+        try {
+          Decoding.one(stored(row, column, scoring), source, inputs, index)(identity)
+          None
+        } catch { case error: BadValue => Some(error.getMessage) }
       }
-      val scores = loaded.scores(Decoding.batch(batch.toArray, source)((pixels, _) => pixels))
+      val scores = loaded.scores(Batch(inputs, Array.empty, group.length))
       val classes = scores.length / group.length
-      group.iterator.zip(scores.grouped(classes)).map { case ((row, _), own) =>
-        FrameRow.fromSeq(row.toSeq :+ own.toSeq)
+      group.iterator.zip(faults.iterator).zip(scores.grouped(classes)).map {
+        case ((row, None), own)    => FrameRow.fromSeq(row.toSeq ++ Seq(own.toSeq, null))
+        case ((row, Some(fault)), _) => FrameRow.fromSeq(row.toSeq ++ Seq(null, fault))
       }
     }
   }

@@ -38,14 +38,18 @@ object Mkl {
 
   private def path: String = s"$Setting=${System.getProperty(Setting, "libblas.so.3, the default")}"
 
-  /** Prints which kernels were loaded, or why there are none; for `insitu doctor`. */
+  /** Prints which of MKL's kernels and of ALS's were loaded, or why one was not; for `insitu doctor`. */
   def main(arguments: Array[String]): Unit =
     try {
       blas.sdot(1, Array(1f), 1, Array(1f), 1) // MKL loads its kernels at the first call
-      println(kernels.mkString(", "))
+      println((kernels :+ Native.library).mkString(", "))
     } catch {
-      case error: IllegalStateException =>
-        System.err.println(error.getMessage)
-        sys.exit(1)
+      case error: IllegalStateException => refuse(error)
+      case error: ExceptionInInitializerError => refuse(error.getCause)
     }
+
+  private def refuse(reason: Throwable): Unit = {
+    System.err.println(reason.getMessage)
+    sys.exit(1)
+  }
 }

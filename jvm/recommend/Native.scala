@@ -13,7 +13,8 @@ private[als] object Native {
     "als-avx2.so" -> Set("avx2", "fma", "bmi2")
   )
 
-  load()
+  /** The library that this processor runs, such as als-avx512.so. */
+  val library: String = load()
 
   /** Throw what an error of errors.h says. */
   def check(error: Int): Unit = error match {
@@ -25,7 +26,7 @@ private[als] object Native {
     case _ => throw new OutOfMemoryError("no memory beside Java's heap for ALS; raise spark.executor.memoryOverhead")
   }
 
-  private def load(): Unit = {
+  private def load(): String = {
     val cpu = Files.readAllLines(Paths.get("/proc/cpuinfo")).asScala.find(_.startsWith("flags"))
     val flags = cpu.fold(Set.empty[String])(_.split("\\s+").toSet)
     val (name, _) = Libraries.find(_._2.subsetOf(flags)).getOrElse(
@@ -35,7 +36,12 @@ private[als] object Native {
     try {
       Files.write(file, getClass.getResourceAsStream(name).readAllBytes())
       System.load(file.toString)
+    } catch {
+      case error: UnsatisfiedLinkError =>
+        val mend = "set -Djava.io.tmpdir to a directory from which programs may run (no noexec)"
+        throw new IllegalStateException(s"$file does not load (${error.getMessage}); $mend", error)
     } finally Files.delete(file)
+    name
   }
 
   /** rows.c's. */

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from insitu.recommend.recipe import load_als as load_als_recipe
     from insitu.recommend.train import train_als
     from insitu.recommend.write import write_recommendations
+    from insitu.scoring.batch import score_batch
+    from insitu.scoring.dataframes import register_udf, score
+    from insitu.scoring.quantize import quantize
     from insitu.scoring.trained import load
     from insitu.training.run import train
 
@@ -29,6 +32,10 @@ __all__ = [
     "load",
     "load_als_recipe",
     "load_recipe",
+    "quantize",
+    "register_udf",
+    "score",
+    "score_batch",
     "spark_session",
     "train",
     "train_als",
@@ -41,6 +48,10 @@ _HOMES = {
     "load": ("insitu.scoring.trained", "load"),
     "load_als_recipe": ("insitu.recommend.recipe", "load_als"),
     "load_recipe": ("insitu.recipe", "load"),
+    "quantize": ("insitu.scoring.quantize", "quantize"),
+    "register_udf": ("insitu.scoring.dataframes", "register_udf"),
+    "score": ("insitu.scoring.dataframes", "score"),
+    "score_batch": ("insitu.scoring.batch", "score_batch"),
     "spark_session": ("insitu.cluster.session", "spark_session"),
     "train": ("insitu.training.run", "train"),
     "train_als": ("insitu.recommend.train", "train_als"),

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 CHECKSUMS = "checksums.json"
 MODEL = "model.keras"
 ALS = "als/"
+INT8 = "int8/"
+BF16 = "bf16/"
 RECIPE = "recipe.yaml"
 SIGNATURE = "signature.json"
 PROVENANCE = "provenance.json"
@@ -31,6 +33,7 @@ METRICS = "metrics.json"
 HISTORY = "history.jsonl"
 QUARANTINE = "quarantine.parquet"
 PREDICTIONS = "predictions.parquet"
+REFERENCE = "reference.parquet"
 STEPS = "steps.jsonl"
 TENSORBOARD = "tensorboard"
 
@@ -201,6 +204,11 @@ def verified(uri: str, *, setting: str, part: str | None = None) -> Iterator[Pat
         file_system.get(path, str(local), recursive=True)
         _compare(expected, digests(str(local), each=map), uri, setting)
         yield local
+
+
+def identity(directory: Path) -> str:
+    """What names a verified model directory wherever it lies: 12 hex digits, of its checksums' SHA-256."""
+    return hashlib.sha256((directory / CHECKSUMS).read_bytes()).hexdigest()[:12]
 
 
 def digests(uri: str, *, each: Each) -> dict[str, str]:

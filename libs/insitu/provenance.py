@@ -19,6 +19,8 @@ _PACKAGES = (
     "numpy",
     "pyarrow",
     "petastorm",
+    "openvino",
+    "nncf",
     "pillow",
 )
 _TELLING_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")

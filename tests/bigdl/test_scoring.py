@@ -1,6 +1,6 @@
 """BigDL scores a DataFrame's rows on the executors as Keras does."""
 
-import io
+import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -10,108 +10,32 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
-from py4j.protocol import Py4JJavaError
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, FloatType
-from sklearn.datasets import load_digits
 
 import insitu
 from image_conventions import CONVENTIONS, PICTURES
 from image_data import as_npy, encode
 from insitu import artifact
 from insitu.errors import UserError
-from insitu.models import build
 from insitu.scoring.bigdl import score
+from scored_models import (
+    CLASSES,
+    IMAGES,
+    SIZE,
+    UNEVEN,
+    decoded,
+    image_rows,
+    partitioned,
+    random_model,
+    scores_of,
+    write_model,
+)
 
-CLASSES = 3
-SIZE = (32, 32)
 ENGINES = ("mklblas", "mkldnn")
 # Each with the activation that it is tested with; DenseNet normalises batches, Inception pools to "same" sizes.
 TOPOLOGIES = {"densenet121": "sigmoid", "inception_v1": "softmax"}
-UNEVEN = (5, 0, 1, 9)
-
-
-def png(digit: np.ndarray) -> bytes:
-    """A digit of scikit-learn's, enlarged to a size that has to be reduced again."""
-    pixels = Image.fromarray((digit.reshape(8, 8) / 16 * 255).astype(np.uint8)).resize((45, 38))
-    out = io.BytesIO()
-    pixels.save(out, "PNG")
-    return out.getvalue()
-
-
-IMAGES = [png(digit) for digit in load_digits().data[: sum(UNEVEN)]]
-
-
-def decoded(images: Sequence[bytes], size: tuple[int, int] = SIZE, channels: int = 1) -> np.ndarray:
-    return np.stack([insitu.data.decode.decode(image, size=size, channels=channels) for image in images])
-
-
-def random_model(
-    name: str, *, activation: Any = "softmax", seed: int = 1, rows: np.ndarray | None = None
-) -> tf.keras.Model:
-    """Random weights and batch statistics; the head is scaled so that scores differ among the rows, else images."""
-    tf.keras.utils.set_random_seed(seed)
-    rows = decoded(IMAGES) if rows is None else rows
-    size, input = rows.shape[1:3], "image" if rows.dtype == np.uint8 else "tensor"
-    model = build(name, size=size, channels=1, outputs=CLASSES, activation=activation, input=input)  # type: ignore[arg-type]
-    random = np.random.default_rng(seed)
-    for layer in model.layers:
-        if isinstance(layer, tf.keras.layers.BatchNormalization):
-            scale, offset, mean, variance = layer.get_weights()
-            layer.set_weights(
-                [
-                    random.uniform(0.8, 1.2, scale.shape),
-                    random.normal(0, 0.1, offset.shape),
-                    random.normal(0, 0.1, mean.shape),
-                    random.uniform(0.8, 1.2, variance.shape),
-                ]
-            )
-    head = model.get_layer("head")
-    logits = tf.keras.Model(model.input, head.output).predict(rows, verbose=0)
-    gain = 1 / logits.std(axis=0)
-    kernel, bias = head.get_weights()
-    head.set_weights([kernel * gain, (bias - logits.mean(axis=0)) * gain])
-    return model
-
-
-def write_model(model: tf.keras.Model, directory: Path) -> str:
-    """A model directory, as a training job publishes it."""
-    source = directory / "source"
-    source.mkdir(parents=True)
-    model.save(source / artifact.MODEL)
-    height, width, channels = model.input.shape[1:]
-    reads_images, entry = model.input.dtype == "uint8", model.input_names[0]
-    signature = artifact.Signature(
-        task="multiclass",
-        inputs=(artifact.Tensor(entry, model.input.dtype.name, tuple(model.input.shape), "NHWC"),),
-        outputs=(artifact.Tensor("scores", "float32", tuple(model.output.shape), "NK"),),
-        class_names=tuple(map(str, range(CLASSES))),
-        preprocessing=artifact.ImagePreprocessing((height, width), channels)
-        if reads_images
-        else artifact.TensorPreprocessing((height, width)),
-    )
-    artifact.write_json(source / artifact.SIGNATURE, signature.to_json())
-    artifact.publish(source, f"file://{directory}/model")
-    return f"{directory}/model"
-
-
-def partitioned(spark: SparkSession, rows: Sequence[Any], sizes: Sequence[int], schema: str) -> DataFrame:
-    """Rows in partitions of these sizes."""
-    ends = np.cumsum(sizes)
-    parts = [list(rows[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
-    frame = spark.createDataFrame(spark.sparkContext.parallelize(parts, len(parts)).flatMap(list), schema)
-    assert frame.rdd.glom().map(len).collect() == list(sizes)
-    return frame
-
-
-def image_rows(spark: SparkSession, images: Sequence[bytes | None], sizes: Sequence[int]) -> DataFrame:
-    return partitioned(spark, list(enumerate(images)), sizes, "id long, image binary")
-
-
-def scores_of(frame: DataFrame) -> np.ndarray:
-    return np.array([row["scores"] for row in frame.collect()], np.float32)
 
 
 def held_models(spark: SparkSession) -> list[Any]:
@@ -177,10 +101,10 @@ def test_columns_are_kept(spark: SparkSession, small: str) -> None:
     )
     frame = partitioned(spark, rows, UNEVEN, schema)
     scored = score(frame, small)
-    assert scored.columns == [*frame.columns, "scores"]
-    assert scored.schema.fields[:-1] == frame.schema.fields
+    assert scored.columns == [*frame.columns, "scores", "fault"]
+    assert scored.schema.fields[:-2] == frame.schema.fields
     assert scored.schema["scores"].dataType == ArrayType(FloatType(), containsNull=False)
-    assert scored.drop("scores").collect() == frame.collect()
+    assert scored.drop("scores", "fault").collect() == frame.collect()
     assert scores_of(scored).shape == (len(IMAGES), CLASSES)
 
 
@@ -197,7 +121,7 @@ def test_every_form_of_image_is_read(
     expected = insitu.load(small).model.predict(decoded([encode(each) for each in PICTURES]), verbose=0)
     order = [row["id"] for row in scored] if "id" in frame.columns else range(len(PICTURES))
     np.testing.assert_allclose([row["scores"] for row in scored], expected[order], rtol=0, atol=1e-4)
-    assert [row[:-1] for row in scored] == [tuple(row) for row in frame.collect()], "scoring changed the images"
+    assert [row[:-2] for row in scored] == [tuple(row) for row in frame.collect()], "scoring changed the images"
     frame.unpersist()
 
 
@@ -211,24 +135,39 @@ def test_every_form_of_image_is_read(
     ],
     ids=["null", "empty", "cut off", "text"],
 )
-def test_row_that_is_no_image_is_named(spark: SparkSession, small: str, image: bytes | None, reason: str) -> None:
+def test_row_that_is_no_image_is_told(spark: SparkSession, small: str, image: bytes | None, reason: str) -> None:
     frame = image_rows(spark, [*IMAGES[:9], image, *IMAGES[10:]], UNEVEN)
-    with pytest.raises(Py4JJavaError, match=rf"BadValue: partition 3, row 3: {reason}"):
-        score(frame, small, batch=2).collect()
+    rows = score(frame, small, batch=2).collect()
+    expected = insitu.load(small).model.predict(decoded(IMAGES), verbose=0)
+    assert rows[9]["scores"] is None
+    assert rows[9]["fault"].startswith(reason)
+    assert [row["fault"] for row in rows if row["id"] != 9] == [None] * (len(IMAGES) - 1)
+    found = [row["scores"] for row in rows if row["id"] != 9]
+    np.testing.assert_allclose(found, np.delete(expected, 9, axis=0), rtol=0, atol=1e-4)
 
 
-def test_struct_without_an_image_is_named(spark: SparkSession, small: str) -> None:
-    schema = "image struct<origin:string,height:int,width:int,nChannels:int,mode:int,data:binary>"
-    unread = ("file:/nothing", -1, -1, -1, -1, bytearray())
-    frame = partitioned(spark, [(unread,)], [1], schema)
-    with pytest.raises(Py4JJavaError, match="partition 0, row 0: 0 bytes of pixels, expected -1 x -1 x -1"):
-        score(frame, small).collect()
-    frame = partitioned(spark, [(("file:/nothing", 1, 1, 1, 0, None),)], [1], schema)
-    with pytest.raises(Py4JJavaError, match="partition 0, row 0: data is null"):
-        score(frame, small).collect()
-    frame = partitioned(spark, [((None, "a.png"),)], [1], "image struct<bytes:binary,path:string>")
-    with pytest.raises(Py4JJavaError, match="partition 0, row 0: no bytes"):
-        score(frame, small).collect()
+@pytest.mark.parametrize(
+    ("image", "schema", "reason"),
+    [
+        (
+            ("file:/nothing", -1, -1, -1, -1, bytearray()),
+            "origin:string,height:int,width:int,nChannels:int,mode:int,data:binary",
+            "0 bytes of pixels, expected -1 x -1 x -1",
+        ),
+        (
+            ("file:/nothing", 1, 1, 1, 0, None),
+            "origin:string,height:int,width:int,nChannels:int,mode:int,data:binary",
+            "data is null",
+        ),
+        ((None, "a.png"), "bytes:binary,path:string", "no bytes"),
+    ],
+    ids=["unread", "no pixels", "no bytes"],
+)
+def test_struct_without_an_image_is_told(
+    spark: SparkSession, small: str, image: tuple[Any, ...], schema: str, reason: str
+) -> None:
+    (row,) = score(partitioned(spark, [(image,)], [1], f"image struct<{schema}>"), small).collect()
+    assert (row["scores"], row["fault"]) == (None, reason)
 
 
 def test_nothing_runs_before_it_is_asked_for(spark: SparkSession, small: str) -> None:
@@ -244,19 +183,11 @@ def test_nothing_runs_before_it_is_asked_for(spark: SparkSession, small: str) ->
         context._jsc.clearJobGroup()
 
 
-def test_rows_are_read_a_batch_at_a_time(spark: SparkSession, small: str) -> None:
-    """The rows before a damaged one are scored where the others are not wanted."""
-    frame = image_rows(spark, [*IMAGES[:8], b"hello"], [9])
-    assert len(score(frame, small, batch=4).take(8)) == 8
-    with pytest.raises(Py4JJavaError, match="row 8: not an image"):
-        score(frame, small, batch=4).collect()
-
-
 def test_frame_without_rows(spark: SparkSession, small: str) -> None:
     frame = spark.createDataFrame([], "id long, image binary")
     scored = score(frame, small)
     assert scored.collect() == []
-    assert scored.columns == ["id", "image", "scores"]
+    assert scored.columns == ["id", "image", "scores", "fault"]
 
 
 def test_network_is_built_once_and_two_models_are_kept(spark: SparkSession, small: str, others: list[str]) -> None:
@@ -280,7 +211,7 @@ def test_three_models_in_one_job(spark: SparkSession, small: str, others: list[s
     """More than are kept: none is freed while it is in use."""
     scored = image_rows(spark, IMAGES, UNEVEN)
     for number, directory in enumerate([small, *others]):
-        scored = score(scored, directory).withColumnRenamed("scores", f"scores{number}")
+        scored = score(scored, directory).withColumnRenamed("scores", f"scores{number}").drop("fault")
     rows = scored.collect()
     for number, directory in enumerate([small, *others]):
         expected = insitu.load(directory).model.predict(decoded(IMAGES), verbose=0)
@@ -356,11 +287,12 @@ def test_scores_of_tensors_are_kerass(spark: SparkSession, windows: str, kind: s
     ],
     ids=lambda value: str(value)[:20],
 )
-def test_row_that_is_no_tensor_is_named(spark: SparkSession, windows: str, kind: str, tensor: Any, reason: str) -> None:
+def test_row_that_is_no_tensor_is_told(spark: SparkSession, windows: str, kind: str, tensor: Any, reason: str) -> None:
     tensors = [TENSOR_COLUMNS[kind](window) for window in WINDOWS]
     frame = tensor_rows(spark, [*tensors[:9], tensor, *tensors[10:]], kind)
-    with pytest.raises(Py4JJavaError, match=rf"BadValue: partition 3, row 3: {reason}"):
-        score(frame, windows, batch=2).collect()
+    rows = score(frame, windows, batch=2).collect()
+    assert {row["id"]: row["scores"] is None for row in rows} == {row: row == 9 for row in range(len(WINDOWS))}
+    assert re.match(reason, rows[9]["fault"])
 
 
 def test_mistakes_with_tensors_are_named(spark: SparkSession, small: str, windows: str) -> None:
@@ -405,8 +337,9 @@ def test_mistakes_are_named(spark: SparkSession, small: str) -> None:
         score(frame, small, image_column="picture")
     with pytest.raises(UserError, match=r"image_column: several columns may be images: scan, photo; "):
         score(frame.select(F.col("image").alias("scan"), F.col("image").alias("photo")), small)
-    with pytest.raises(UserError, match=r"df: it has a column scores already; rename or drop"):
-        score(frame.withColumn("Scores", F.lit(1)), small)
+    for taken in ("Scores", "fault"):
+        with pytest.raises(UserError, match=rf"df: it has a column {taken.lower()} already; rename or drop"):
+            score(frame.withColumn(taken, F.lit(1)), small)
     with pytest.raises(UserError, match=r"batch: 0, expected at least 1"):
         score(frame, small, batch=0)
     with pytest.raises(UserError, match=r"engine_type: 'openvino', expected mklblas or mkldnn"):

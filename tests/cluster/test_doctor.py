@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,8 @@ def test_everything_works_here(capsys: pytest.CaptureFixture[str]) -> None:
         *("python", "java", "spark", "spark conf", "bigdl jars", "tensorflow", "cpu", "cores", "memory", "disk"),
         *("itex", "onednn", "mkl", "spark mkl", "parquet"),
     ]
+    found = {check["name"]: check["found"] for check in report["checks"]}
+    assert re.fullmatch(r"libmkl_\S+, .*als-avx\w+\.so", found["spark mkl"])
 
 
 def test_quick_leaves_out_what_loads_tensorflow(capsys: pytest.CaptureFixture[str]) -> None:

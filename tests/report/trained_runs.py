@@ -16,8 +16,8 @@ from tensorflow import keras
 from insitu import artifact, models
 from insitu.artifact import ImagePreprocessing, Signature, Tensor
 from insitu.data.xray import CLASSES, xray
+from insitu.metrics import evaluate
 from insitu.tasks import TASKS
-from insitu.training.metrics import evaluate
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,19 @@ def open_filesystem(uri: str) -> tuple["AbstractFileSystem", str]:
         ) from None
 
 
+def create(uri: str, content: bytes) -> bool:
+    """Write a new file, and its folder; False where there is one already."""
+    file_system, path = open_filesystem(uri)
+    file_system.makedirs(path.rpartition("/")[0], exist_ok=True)
+    exclusively = {"mode": "wb", "overwrite": False} if uri.startswith("hdfs:") else {"mode": "xb"}
+    try:
+        with file_system.open(path, **exclusively) as target:
+            target.write(content)
+    except FileExistsError:
+        return False
+    return True
+
+
 def persist(action: Callable[[], T], what: str) -> T:
     """Do something on a file system that may be away for a while: try for ten minutes, and say so.
 

@@ -6,8 +6,13 @@ KMP_AFFINITY binds within the process's own affinity mask, so workers on one hos
 masks first; without that two workers bind to the same cores.
 """
 
+import fcntl
 import os
+import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
 
 
 def worker_environment(threads: int) -> dict[str, str]:
@@ -52,6 +57,39 @@ def pin_process(*, local_rank: int, threads: int) -> list[int]:
     cores = core_set(sorted(os.sched_getaffinity(0)), local_rank=local_rank, threads=threads)
     os.sched_setaffinity(0, cores)
     return cores
+
+
+@cache
+def claim_cores(threads: int) -> list[int]:
+    """Bind this process to cores that it keeps for itself, and return them.
+
+    Spark does not tell a task which of its executor's cores it is on, so the processes of a host that call this, which
+    score, share the cores out by file locks. The kernel takes a process's locks away when it ends.
+
+    Returns:
+        `threads` cores that no other such process has; all that may be used, unbound, where none are left.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    for first in range(0, len(cores) - threads + 1, threads):
+        group = cores[first : first + threads]
+        if _claimed(group):
+            os.sched_setaffinity(0, group)
+            return group
+    return cores
+
+
+def _claimed(cores: Sequence[int]) -> bool:
+    """Whether this process has got the locks of all of these cores."""
+    directory = Path(tempfile.gettempdir()) / f"insitu-cores-{os.getuid()}"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    locks = [os.open(directory / str(core), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600) for core in cores]
+    with suppress(BlockingIOError):
+        for lock in locks:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    for lock in locks:
+        os.close(lock)
+    return False
 
 
 def core_ranges(cores: Sequence[int]) -> str:

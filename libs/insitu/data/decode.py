@@ -54,9 +54,18 @@ def decode(payload: bytes | None, *, size: tuple[int, int] | None, channels: int
     Raises:
         BadImage: null, empty, truncated or not an image.
     """
+    pixels, _ = decode_sized(payload, size=size, channels=channels)
+    return pixels
+
+
+def decode_sized(
+    payload: bytes | None, *, size: tuple[int, int] | None, channels: int
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """What `decode` gives, and the stored (H, W)."""
     if not payload:
         raise BadImage("no bytes")
     image = _from_numpy(payload) if is_array(payload) else _from_file(payload)
+    width, height = image.size
     image = _eight_bit(image)
     mode = "L" if channels == 1 else "RGB"
     if image.mode != mode:
@@ -64,7 +73,7 @@ def decode(payload: bytes | None, *, size: tuple[int, int] | None, channels: int
     if size is not None and image.size != (size[1], size[0]):
         image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     pixels = np.asarray(image)
-    return pixels[:, :, None] if channels == 1 else pixels
+    return pixels[:, :, None] if channels == 1 else pixels, (height, width)
 
 
 def is_array(payload: bytes) -> bool:

@@ -4,15 +4,42 @@ Legend: B rows of a batch, h, w, C the model's input.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from insitu.data.columns import ImageColumn, TensorColumn
-from insitu.data.decode import BadImage, decode
+from insitu.data.decode import BadImage, decode, decode_sized
 from insitu.data.tensors import BadTensor, read_tensors
+
+_MEAN_STRIDE = 4
+
+Each = Callable[[Callable[[int], str], range], Iterable[str]]
+"""Calls a function with every number of a range: `map`, or that of a pool of threads."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """Rows of a batch that were read for scoring.
+
+    Attributes:
+        values: [B, h, w, C] as the model takes them, 0 where a row cannot be read.
+        faults: for each row why it cannot be read, or "".
+        sizes: int32 [B, 2], the stored height and width of images, 0 where a row has none.
+    """
+
+    values: np.ndarray
+    faults: list[str]
+    sizes: np.ndarray
+
+    @property
+    def means(self) -> np.ndarray:
+        """float64 [B]: of a tensor's numbers; of an image, every fourth pixel both ways, 0..1."""
+        if self.values.dtype != np.uint8:
+            return self.values.mean(axis=(1, 2, 3))
+        return self.values[:, ::_MEAN_STRIDE, ::_MEAN_STRIDE].mean(axis=(1, 2, 3)) / 255
 
 
 @dataclass(frozen=True)
@@ -59,6 +86,24 @@ class ImageInput:
     def decode(self, stored: np.ndarray) -> np.ndarray:
         """uint8 [B, h, w, C]; raises `BadImage`."""
         return np.stack([decode(payload, size=self.size, channels=self.channels) for payload in stored])
+
+    def read(self, batch: pa.RecordBatch, *, each: Each = map) -> Read:
+        """Decode a batch's images, those that can be."""
+        return self.read_stored(self.stored(batch), each=each)
+
+    def read_stored(self, stored: np.ndarray, *, each: Each = map) -> Read:
+        """The same, of what `stored` gave."""
+        values = np.zeros((len(stored), *self.shape), self.dtype)
+        sizes = np.zeros((len(stored), 2), np.int32)
+
+        def read_row(row: int) -> str:
+            try:
+                values[row], sizes[row] = decode_sized(stored[row], size=self.size, channels=self.channels)
+            except BadImage as error:
+                return str(error)
+            return ""
+
+        return Read(values, list(each(read_row, range(len(stored)))), sizes)
 
 
 @dataclass(frozen=True)
@@ -108,6 +153,16 @@ class TensorInput:
     def decode(self, stored: np.ndarray) -> np.ndarray:
         """What `stored` gave: float32 [B, h, w, C]."""
         return stored
+
+    def read(self, batch: pa.RecordBatch, *, each: Each = map) -> Read:
+        """Read a batch's tensors, those that can be; all at once, without `each`."""
+        tensors, faults = self._read(batch)
+        rows = range(batch.num_rows)
+        return Read(tensors, [faults.get(row, "") for row in rows], np.zeros((batch.num_rows, 2), np.int32))
+
+    def read_stored(self, stored: np.ndarray, *, each: Each = map) -> Read:
+        """The same, of what `stored` gave."""
+        return Read(stored, [""] * len(stored), np.zeros((len(stored), 2), np.int32))
 
     def _read(self, batch: pa.RecordBatch) -> tuple[np.ndarray, dict[int, str]]:
         column = batch.column(batch.schema.get_field_index(self.column.name))

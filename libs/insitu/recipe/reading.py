@@ -25,13 +25,14 @@ def parse(tree: dict[str, Any]) -> Recipe:
     return _validate(tree, Recipe)
 
 
-def read(path: str | Path, overrides: Sequence[str], *, schema: type[S]) -> S:
+def read(path: str | Path, overrides: Sequence[str], *, schema: type[S], setting: str = "--recipe") -> S:
     """Read and validate a recipe file.
 
     Args:
         path: the YAML file.
         overrides: `section.key=value` each, the value in YAML; they replace the file's.
         schema: the recipe's sections and keys.
+        setting: what named the file, for the error.
 
     Raises:
         UserError: naming every wrong key with its value, and the nearest known key.
@@ -40,14 +41,14 @@ def read(path: str | Path, overrides: Sequence[str], *, schema: type[S]) -> S:
         tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(
-            "--recipe", f"cannot read {path} ({error.strerror})", "name a file, such as one of conf/recipes/"
+            setting, f"cannot read {path} ({error.strerror})", "name a file, such as one of conf/recipes/"
         ) from None
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(
-            "--recipe", f"{path} is not YAML ({' '.join(str(error).split())})", "mend the line it names"
+            setting, f"{path} is not YAML ({' '.join(str(error).split())})", "mend the line it names"
         ) from None
     if not isinstance(tree, dict):
-        raise UserError("--recipe", f"{path} holds no sections", "start from one of conf/recipes/")
+        raise UserError(setting, f"{path} holds no sections", "start from one of conf/recipes/")
     for override in overrides:
         _apply(tree, override)
     return _validate(tree, schema)

@@ -15,6 +15,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from insitu import artifact
 from insitu.cluster.filesystem import open_filesystem, qualify
+from insitu.cluster.progress import Progress, shown
 from insitu.data.publish import publishing
 from insitu.errors import UserError
 from insitu.provenance import code_version, environment
@@ -108,7 +109,13 @@ def _train(recipe: AlsRecipe, prepared: Prepared) -> tuple[ALSModel, list[dict[s
     print(f"als: rank {chosen.rank}, {chosen.iterations} iterations, {kind}, {chosen.solver}", file=sys.stderr)
     started = time.monotonic()
     estimator = _estimator(recipe, chosen.iterations)
-    model = estimator.fit(prepared.training)
+
+    def progress() -> Progress:
+        done = estimator.history
+        return Progress(len(done), chosen.iterations, f"loss {done[-1]['loss']:.4f}" if done else "")
+
+    with shown(progress, name="als", what="iteration", stream=sys.stderr):
+        model = estimator.fit(prepared.training)
     return model, estimator.history, round(time.monotonic() - started, 2)
 
 

@@ -6,17 +6,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
-import pyarrow as pa
-
-from insitu import artifact
 from insitu.bigdl.convert import convert
 from insitu.bigdl.converted import Converted
 from insitu.bigdl.vectors import write_start
 from insitu.cluster.executors import executor_cores
 from insitu.cluster.filesystem import qualify
-from insitu.data.columns import find_image, find_tensor
-from insitu.data.inputs import ImageInput, Input, TensorInput
 from insitu.errors import UserError
+from insitu.scoring.columns import check_no_column, find_input
 from insitu.scoring.trained import load
 
 if TYPE_CHECKING:
@@ -24,7 +20,6 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 EngineType = Literal["mklblas", "mkldnn"]
-SCORES = "scores"
 
 
 def score(
@@ -36,11 +31,7 @@ def score(
     engine_type: EngineType = "mkldnn",
     batch: int = 32,
 ) -> "DataFrame":
-    """Add a column `scores` with the model's scores of each row's image or tensor; no job is run.
-
-    Rows are decoded in the executors' tasks and scored a batch at a time, in their order. A row that cannot be
-    read fails the job that meets it; the message names the task's partition and the row within it, both from 0, and the
-    reason.
+    """Add a model's scores of each row's image or tensor, decoded in the executors' JVMs; no job is run.
 
     Args:
         df: has one column of what the model reads: of images, encoded, as Spark's binaryFile or image, or as Hugging
@@ -52,18 +43,18 @@ def score(
         batch: rows that are scored together, for whose activations an executor needs memory.
 
     Returns:
-        All columns of `df`, and `scores`, array<float> [K], 0..1, in the order of the signature's class names.
+        As `insitu.score`; rows keep their order.
 
     Raises:
-        UserError: no usable column, a column that is called `scores` already, no model directory or a changed
-            one, or a model that BigDL cannot compute.
+        UserError: as `insitu.score`, or a model that BigDL cannot compute.
     """
     from pyspark.sql import DataFrame
 
     spark = df.sparkSession
     _check_options(engine_type, batch)
     trained = load(qualify(spark, "model_dir", model_dir))
-    input = _find_input(df, trained.signature.preprocessing, image_column, tensor_column)
+    check_no_column(df, "scores", "fault")
+    input = find_input(df, trained.signature.preprocessing, image_column, tensor_column)
     converted = _convert(trained.model)
     height, width, channels = input.shape
     with TemporaryDirectory(prefix="insitu-") as scratch:
@@ -93,41 +84,6 @@ def _check_options(engine_type: str, batch: int) -> None:
         raise UserError("engine_type", f"{engine_type!r}, expected mklblas or mkldnn", "take one of them")
     if batch < 1:
         raise UserError("batch", f"{batch}, expected at least 1", "give a larger one")
-
-
-def _find_input(
-    df: "DataFrame", preprocessing: artifact.Preprocessing, image_column: str | None, tensor_column: str | None
-) -> Input:
-    if SCORES in map(str.lower, df.columns):
-        raise UserError("df", f"it has a column {SCORES} already", "rename or drop that column")
-    schema = _arrow_schema(df)
-    try:
-        if isinstance(preprocessing, artifact.TensorPreprocessing):
-            _refuse("image_column", image_column, "tensors")
-            return TensorInput(find_tensor(schema, shape=preprocessing.shape, name=tensor_column), preprocessing.shape)
-        _refuse("tensor_column", tensor_column, "images")
-        return ImageInput(find_image(schema, name=image_column), preprocessing.size, preprocessing.channels)
-    except UserError as error:
-        raise UserError(error.setting.removeprefix("data."), *error.args[1:]) from None
-
-
-def _refuse(argument: str, name: str | None, read: str) -> None:
-    if name is not None:
-        raise UserError(argument, f"{name}, and the model reads {read}", "leave it out")
-
-
-def _arrow_schema(df: "DataFrame") -> pa.Schema:
-    """The columns of types that Arrow has, as those of images are."""
-    from pyspark.errors import PySparkTypeError
-    from pyspark.sql.pandas.types import to_arrow_type
-
-    fields = []
-    for field in df.schema:
-        try:
-            fields.append((field.name, to_arrow_type(field.dataType)))
-        except PySparkTypeError:
-            continue
-    return pa.schema(fields)
 
 
 def _convert(model: "keras.Model") -> Converted:

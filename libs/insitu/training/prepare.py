@@ -8,13 +8,12 @@ import numpy as np
 from pyspark.sql import SparkSession
 
 from insitu.cluster.cpu import bf16_is_faster, executors_cpu_flags
-from insitu.data import columns
 from insitu.data.dataset import Dataset, open_dataset
-from insitu.data.inputs import ImageInput, Input, TensorInput
 from insitu.data.labels import MAX_CLASSES
 from insitu.data.pipeline import Source
 from insitu.data.plan import ShardPlan, plan_shards
-from insitu.data.scan import LabelTally, Refusals, Scan, SplitRule, scan
+from insitu.data.scan import LabelTally, Refusals, Scan, scan
+from insitu.data.selection import select
 from insitu.errors import UserError
 from insitu.recipe import Recipe
 from insitu.tasks import TASKS, LabelCounts, Task
@@ -54,31 +53,19 @@ def prepare(spark: SparkSession, recipe: Recipe, uri: str) -> Prepared:
         WorkerError: BigDL cannot read a file.
     """
     dataset = open_dataset(uri)
-    task, data = TASKS[recipe.task.kind], recipe.data
-    label = columns.find_label(dataset.schema, name=data.label_column)
-    if label.form != task.label_form:
-        raise UserError(
-            "task.kind",
-            f"{task.kind} learns from {task.label_form} labels, column {label.name} is {label.form}",
-            "choose the task that the labels are for, or another data.label_column",
-        )
+    task, selection = TASKS[recipe.task.kind], select(dataset, recipe)
+    input, label = selection.input, selection.label
     named = _class_names(recipe, dataset, label.name)
-    input = _find_input(dataset, recipe, label.name)
     print(f"data: checking {dataset.rows} rows of {len(dataset.row_groups)} row groups", file=sys.stderr)
-    stored, folders = set(dataset.schema.names), dataset.partition_columns
     scan_rows = partial(
         scan,
         spark,
         dataset,
-        reader=data.reader,
+        reader=recipe.data.reader,
         input=input,
         label=label,
-        id_column=_optional_column(dataset, "data.id_column", data.id_column, "id", known=stored),
-        split=SplitRule(
-            _optional_column(dataset, "data.split_column", data.split_column, "split", known=stored | folders),
-            data.holdout,
-            recipe.training.seed,
-        ),
+        id_column=selection.id_column,
+        split=selection.split,
     )
 
     def checked(found: Scan) -> Prepared:
@@ -89,7 +76,7 @@ def prepare(spark: SparkSession, recipe: Recipe, uri: str) -> Prepared:
             task.check_range(_counts(split), len(names))
         task.check_variety(counts, len(names))
         shape = task.label_shape(len(names))
-        source = Source(data.reader, input, label, shape, task.label_dtype)
+        source = Source(recipe.data.reader, input, label, shape, task.label_dtype)
         return Prepared(dataset, found, source, names, counts)
 
     prepared = checked(scan_rows())
@@ -152,16 +139,6 @@ def check_batch(global_batch: int, workers: int) -> None:
         )
 
 
-def _find_input(dataset: Dataset, recipe: Recipe, label: str) -> Input:
-    data = recipe.data
-    if data.tensor_shape:
-        tensor = columns.find_tensor(dataset.schema, shape=data.tensor_shape, name=data.tensor_column, exclude=[label])
-        return TensorInput(tensor, data.tensor_shape)
-    assert data.size and data.channels
-    image = columns.find_image(dataset.schema, name=data.image_column, exclude=[label])
-    return ImageInput(image, data.size, data.channels)
-
-
 def _refused(spark: SparkSession, recipe: Recipe, prepared: Prepared) -> Refusals:
     """Good rows that the recipe's engine cannot take: BigDL decodes with Java, which knows less than Pillow."""
     if recipe.training.engine != "bigdl":
@@ -194,13 +171,6 @@ def _class_names(recipe: Recipe, dataset: Dataset, label: str) -> tuple[str, ...
                 "take the dataset's own order with --set task.classes=null",
             )
     return ours or theirs
-
-
-def _optional_column(dataset: Dataset, setting: str, name: str | None, default: str, *, known: set[str]) -> str | None:
-    """A column that the recipe names, else the default one where the dataset has it."""
-    if name is not None and name not in known:
-        raise columns.missing_column(setting, name, dataset.schema)
-    return name or (default if default in known else None)
 
 
 def _check_rows(dataset: Dataset, found: Scan, recipe: Recipe) -> None:

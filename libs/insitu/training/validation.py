@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from insitu.metrics import Metrics, evaluate
 from insitu.training.collectives import all_gather
 from insitu.training.engines.base import TrainingJob
-from insitu.training.metrics import Metrics, evaluate
 from insitu.training.progress import Reporter
 from insitu.training.worker import build_model
 

@@ -103,7 +103,7 @@ class TrainingResult:
         predictions: URI of an `.npz` with the validation split's `labels` [N, ...] and `scores` [N, K] of
             these weights, in the order of the plan's shards.
         history: an entry an epoch of the whole run: `epoch`, its last `step`, `loss`, `learning_rate`,
-            `images_per_second` and under `validation` the metrics as `insitu.training.metrics.evaluate` names them.
+            `images_per_second` and under `validation` the metrics as `insitu.metrics.evaluate` names them.
         metrics: the validation metrics of `weights`.
         steps: optimiser steps of the whole run.
         images_per_second: over all workers, from the median step; None where no step was left to do.

@@ -16,11 +16,11 @@ from insitu.bigdl.vectors import read_vector, write_start
 from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, open_filesystem
 from insitu.cluster.interrupts import DeferredInterrupts
 from insitu.errors import WorkerError
+from insitu.metrics import Metrics, evaluate
 from insitu.recipe import PlateauDecay
 from insitu.training.callbacks import EarlyStopping
 from insitu.training.checkpoints import Checkpoint, CheckpointStore
 from insitu.training.engines.base import PREDICTIONS, WEIGHTS, Listener, TrainingJob, TrainingResult
-from insitu.training.metrics import Metrics, evaluate
 from insitu.training.rundir import persist_result
 from insitu.training.schedules import Plateau
 from insitu.training.weights import write_weights

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from insitu.errors import UserError
-from insitu.training.metrics import evaluate
+from insitu.metrics import evaluate
 
 SEED = 1711
 

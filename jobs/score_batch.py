@@ -1,0 +1,65 @@
+"""Score what is new in a folder, each row once; run it again whenever there may be more.
+
+    spark-submit jobs/score_batch.py --model MODEL --data FOLDER --output SCORES
+
+The last line of stdout is the summary, one JSON object.
+"""
+
+import argparse
+from typing import Any
+
+from insitu.cluster.session import spark_session
+from insitu.job import run_job
+from insitu.recipe import read
+from insitu.scoring.thresholds import Thresholds
+
+
+def main() -> dict[str, Any]:
+    """Parse, start Spark, score."""
+    parser = argparse.ArgumentParser(prog="score_batch", description="Score what is new in a folder, each row once.")
+    parser.add_argument(
+        "--model", required=True, action="append", help="model directory; may repeat, to score a row by several"
+    )
+    parser.add_argument("--data", required=True, help="folder of Parquet files or of images")
+    parser.add_argument("--output", required=True, help="folder of the tables scores, quarantine and monitoring")
+    parser.add_argument("--runtime", default="openvino", help="openvino (default) or tensorflow")
+    parser.add_argument("--precision", help="int8, bf16 or fp32 (default: int8 where the model has it, else fp32)")
+    parser.add_argument("--batch", type=int, default=32, help="rows that are inferred together (default: 32)")
+    parser.add_argument("--id-column", help="of Parquet (default: id; where there is none, file and row)")
+    parser.add_argument("--image-column", help="where it cannot be recognised")
+    parser.add_argument("--tensor-column", help="where it cannot be recognised")
+    parser.add_argument(
+        "--where", action="append", default=[], metavar="COLUMN=VALUE", help="score only such rows; may repeat"
+    )
+    parser.add_argument("--thresholds", metavar="FILE", help="YAML: thresholds of the decisions")
+    parser.add_argument("--max-bad-fraction", type=float, default=0.01, help="of a batch's rows (default: 0.01)")
+    parser.add_argument("--files-per-batch", type=int, default=1000, help="that are published together (default: 1000)")
+    args = parser.parse_args()
+    thresholds = (
+        read(args.thresholds, [], schema=Thresholds, setting="--thresholds") if args.thresholds else Thresholds()
+    )
+    from insitu.scoring.batch import Request, conditions, score_batch
+
+    request = Request(
+        id_column=args.id_column,
+        image_column=args.image_column,
+        tensor_column=args.tensor_column,
+        where=conditions(args.where),
+        thresholds=thresholds,
+        max_bad_fraction=args.max_bad_fraction,
+        files_per_batch=args.files_per_batch,
+    )
+    return score_batch(
+        spark_session("insitu score_batch"),
+        models=args.model,
+        data=args.data,
+        output=args.output,
+        request=request,
+        runtime=args.runtime,
+        precision=args.precision,
+        batch=args.batch,
+    )
+
+
+if __name__ == "__main__":
+    run_job("score_batch", main)

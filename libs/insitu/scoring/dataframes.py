@@ -1,0 +1,136 @@
+"""Scoring as a part of Spark's own plans: a column of a DataFrame, or a function of SQL."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import pyarrow as pa
+
+from insitu.artifact import TensorPreprocessing
+from insitu.data.columns import ImageColumn, TensorColumn
+from insitu.data.inputs import ImageInput, Input, TensorInput
+from insitu.errors import UserError
+from insitu.scoring.columns import arrow_schema, check_no_column, find_input
+from insitu.scoring.ir import Precision
+from insitu.scoring.row_scorer import COLUMN, FAULT, RESULT, SCORES, RowScorer
+from insitu.scoring.shipped import Runtime, ShippedModel, ship
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+_RESULT_COLUMN = "insitu result"
+
+
+def score(
+    df: "DataFrame",
+    model_dir: str,
+    *,
+    image_column: str | None = None,
+    tensor_column: str | None = None,
+    runtime: Runtime | Literal["bigdl"] = "openvino",
+    precision: Precision | None = None,
+    batch: int = 32,
+) -> "DataFrame":
+    """Add a model's scores of each row's image or tensor; no job is run.
+
+    Args:
+        df: has one column of what the model reads: of images, encoded, as Spark's binaryFile or image, or as Hugging
+            Face's struct; or of tensors, as lists of numbers or as NumPy arrays in binary.
+        model_dir: path or URI of a model directory, which is verified.
+        image_column: None for the only column that can be an image, or, among several, the one called `image`.
+        tensor_column: likewise, of the columns that can hold tensors, for a model that reads these.
+        runtime: openvino; or, in fp32, tensorflow, or bigdl, in the executors' JVMs.
+        precision: int8, bf16 or fp32; None is int8 where jobs/quantize.py has made the directory, else fp32.
+        batch: rows that are inferred together.
+
+    Returns:
+        All columns of `df`; `scores`, array<float> [K], 0..1, in the order of the signature's class names, null where
+        the row cannot be read; `fault`, why it cannot, else null.
+
+    Raises:
+        UserError: no usable column, a column that is called `scores` or `fault` already, no model directory or a
+            changed one, or a precision that it does not hold.
+    """
+    if runtime == "bigdl":
+        if precision not in (None, "fp32"):
+            raise UserError("precision", f"{precision}, and runtime bigdl computes in fp32", "take openvino")
+        from insitu.scoring import bigdl
+
+        return bigdl.score(df, model_dir, image_column=image_column, tensor_column=tensor_column, batch=batch)
+    check_no_column(df, SCORES, FAULT)
+    model = ship(df.sparkSession, model_dir, runtime=runtime, precision=precision, rows=batch)
+    input = find_input(df, model.signature.preprocessing, image_column, tensor_column)
+    scored = df.withColumn(_RESULT_COLUMN, scored_column(df, [model], [input]))
+    result = scored[_RESULT_COLUMN]
+    own = [scored[quoted(column)] for column in df.columns]
+    return scored.select(*own, result[SCORES][0].alias(SCORES), result[FAULT].alias(FAULT))
+
+
+def register_udf(
+    spark: "SparkSession",
+    name: str,
+    model_dir: str,
+    *,
+    runtime: Runtime = "openvino",
+    precision: Precision | None = None,
+    batch: int = 32,
+) -> None:
+    """Register a model as a function of SQL: `SELECT id, chexnet(image)['Pneumonia'] FROM scans`.
+
+    It takes encoded images in binary, or, for a model that reads tensors, lists of floats, and gives a
+    map<string, float> from class name to score, 0..1; null where the row cannot be read.
+
+    Args:
+        spark: the session.
+        name: of the function.
+        model_dir, runtime, precision, batch: as for `score`.
+
+    Raises:
+        UserError: as `score`.
+    """
+    model = ship(spark, model_dir, runtime=runtime, precision=precision, rows=batch)
+    preprocessing, names = model.signature.preprocessing, model.signature.class_names
+    kind: pa.DataType
+    input: Input
+    if isinstance(preprocessing, TensorPreprocessing):
+        kind, input = pa.list_(pa.float32()), TensorInput(TensorColumn(COLUMN, "list"), preprocessing.shape)
+    else:
+        column = ImageColumn(COLUMN, "encoded")
+        kind, input = pa.binary(), ImageInput(column, preprocessing.size, preprocessing.channels)
+    scorer = RowScorer((model,), (input,), kind)
+
+    def scores(columns: Iterator[Any]) -> Iterator[Any]:
+        import pandas as pd
+
+        for result in scorer(columns):
+            rows = [None if row is None else dict(zip(names, row[0], strict=True)) for row in result[SCORES]]
+            yield pd.Series(rows, dtype=object)
+
+    spark.udf.register(name, _iterator_udf(scores, "map<string, float>"))
+
+
+def scored_column(df: "DataFrame", models: Sequence[ShippedModel], inputs: Sequence[Input]) -> "Column":
+    """A column of `RESULT` of what models, by `find_input`, read of the same column of a DataFrame."""
+    name = inputs[0].column.name
+    own = tuple(replace(input, column=replace(input.column, name=COLUMN)) for input in inputs)
+    scorer = RowScorer(tuple(models), own, arrow_schema(df).field(name).type)
+
+    def result(columns: Iterator[Any]) -> Iterator[Any]:
+        return scorer(columns)
+
+    return _iterator_udf(result, RESULT)(df[quoted(name)])
+
+
+def quoted(column: str) -> str:
+    """A column's name as Spark's expressions take any."""
+    return "`" + column.replace("`", "``") + "`"
+
+
+def _iterator_udf(function: Callable[[Iterator[Any]], Iterator[Any]], returns: str) -> Any:
+    """A scalar iterator UDF; by its annotations Spark knows it as one."""
+    import pandas as pd
+    from pyspark.sql.functions import pandas_udf
+
+    of = pd.DataFrame if returns == RESULT else pd.Series
+    function.__annotations__ = {"columns": Iterator[pd.Series], "return": Iterator[of]}
+    return pandas_udf(function, returns)

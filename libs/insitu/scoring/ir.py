@@ -1,0 +1,88 @@
+"""OpenVINO's intermediate representation (IR) of a model: made from Keras, stored, and compiled for some cores.
+
+Legend: B rows of a batch, h, w, C the model's input, K classes.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from insitu.errors import UserError
+
+if TYPE_CHECKING:
+    import keras
+
+Precision = Literal["int8", "bf16", "fp32"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+XML = "model.xml"
+WEIGHTS = "model.bin"
+
+Predict = Callable[[np.ndarray], np.ndarray]
+"""Inputs [B, h, w, C] → scores, float32 [B, K]."""
+
+
+def convert(model: "keras.Model") -> Any:
+    """An `openvino.Model` that computes what the Keras model does, of any number of rows."""
+    import openvino
+
+    return openvino.convert_model(model)
+
+
+def save(network: Any, directory: Path, *, precision: Precision) -> None:
+    """Write `model.xml` and `model.bin`; numbers that are not INT8 are stored in 16 bits unless fp32 is wanted."""
+    import openvino
+
+    directory.mkdir(parents=True)
+    openvino.save_model(network, directory / XML, compress_to_fp16=precision != "fp32")
+
+
+def has_bf16() -> bool:
+    """Whether this processor computes in bf16."""
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def compile_network(network: Any, *, precision: Precision, rows: int, threads: int) -> Predict:
+    """Make a network ready to score batches on this process's cores.
+
+    Args:
+        network: an `openvino.Model`, or the path of its `model.xml`.
+        precision: that it computes in; what INT8 does not cover is bf16 where the processor has that, else fp32.
+        rows: of a batch, B; a smaller batch is filled up with zeros.
+        threads: that compute one batch.
+
+    Returns:
+        scores of at most `rows` inputs, float32 [B, K].
+
+    Raises:
+        UserError: bf16, on a processor without it.
+    """
+    import openvino
+
+    bf16 = has_bf16()
+    if precision == "bf16" and not bf16:
+        raise UserError("--precision", "bf16, which this processor does not compute", "take int8 or fp32")
+    if isinstance(network, Path):
+        network = openvino.Core().read_model(network)
+    (entry,) = network.inputs
+    network.reshape([rows, *(side.get_length() for side in entry.partial_shape[1:])])
+    settings = {
+        "INFERENCE_PRECISION_HINT": "f32" if precision == "fp32" or not bf16 else "bf16",
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        "ENABLE_CPU_PINNING": False,
+    }
+    request = openvino.Core().compile_model(network, "CPU", settings).create_infer_request()
+
+    def predict(inputs: np.ndarray) -> np.ndarray:
+        batch = inputs
+        if len(inputs) < rows:
+            batch = np.zeros((rows, *inputs.shape[1:]), inputs.dtype)
+            batch[: len(inputs)] = inputs
+        scores = request.infer([batch], share_inputs=True)[0]
+        return scores[: len(inputs)].astype(np.float32)
+
+    return predict

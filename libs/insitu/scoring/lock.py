@@ -1,0 +1,121 @@
+"""One job at a time writes to an output; a job that died leaves a lock that ends by itself."""
+
+import getpass
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+from uuid import uuid4
+
+from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, create, open_filesystem
+from insitu.errors import UserError
+
+BEAT_SECONDS = 30
+STALE_SECONDS = 600
+_WRITING_SECONDS = 2
+
+
+@contextmanager
+def locked(uri: str, *, setting: str, output: str) -> Iterator[None]:
+    """Hold a lock file while the block runs.
+
+    It names its owner and is written anew every half minute. One whose owner is a process of this host that has ended,
+    or that nobody has written for ten minutes, is taken over, and that is said.
+
+    Args:
+        uri: of the lock file, on any file system.
+        setting, output: what the user called the directory that is locked, and which it is, for the error.
+
+    Raises:
+        UserError: another job holds it; the message names that one.
+    """
+    owner = _owner()
+    while not create(uri, _text(owner)):
+        _take_away_if_stale(uri, setting, output)
+    ended = Event()
+    beating = Thread(target=_beat, args=(uri, owner, ended), name="insitu-lock", daemon=True)
+    beating.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        beating.join()
+        file_system, path = open_filesystem(uri)
+        with suppress(FileNotFoundError):
+            file_system.rm_file(path)
+
+
+def _owner() -> dict[str, Any]:
+    return {
+        "id": uuid4().hex,
+        "user": getpass.getuser(),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "started": _process_start(os.getpid()),
+        "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _text(owner: dict[str, Any]) -> bytes:
+    return json.dumps(owner | {"beat": time.time()}).encode()
+
+
+def _beat(uri: str, owner: dict[str, Any], ended: Event) -> None:
+    file_system, path = open_filesystem(uri)
+    while not ended.wait(BEAT_SECONDS):
+        with suppress(*FILE_SYSTEM_ERRORS):  # away for a while: the job itself says so
+            file_system.pipe_file(path, _text(owner))
+
+
+def _take_away_if_stale(uri: str, setting: str, output: str) -> None:
+    file_system, path = open_filesystem(uri)
+    try:
+        owner = _parsed(file_system.cat_file(path))
+        if not owner:  # perhaps it is being written just now
+            time.sleep(_WRITING_SECONDS)
+            owner = _parsed(file_system.cat_file(path))
+    except FileNotFoundError:
+        return
+    if owner and not _is_stale(owner):
+        who = f"{owner['user']} on {owner['host']}, process {owner['pid']}, since {owner['since']}"
+        raise UserError(
+            setting, f"{output} is being written by another job ({who})", f"wait for it, or end it and remove {uri}"
+        )
+    gone = f"{path}.{uuid4().hex[:8]}"
+    with suppress(FileNotFoundError):  # somebody else was faster
+        file_system.mv(path, gone)
+        if owner and _parsed(file_system.cat_file(gone)).get("id") != owner["id"]:
+            file_system.mv(gone, path)
+            return
+        file_system.rm_file(gone)
+        whose = f"process {owner['pid']} on {owner['host']}" if owner else "a job that was killed"
+        print(f"lock: {whose} left {output} locked and is gone; going on", file=sys.stderr)
+
+
+def _parsed(text: bytes) -> dict[str, Any]:
+    """The owner; {} where the job was killed as it wrote."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return {}
+
+
+def _is_stale(owner: dict[str, Any]) -> bool:
+    if owner["host"] == socket.gethostname() and _process_start(owner["pid"]) != owner["started"]:
+        return True
+    return time.time() - owner["beat"] > STALE_SECONDS
+
+
+def _process_start(pid: int) -> str | None:
+    """When a process began, in the kernel's ticks, since numbers are used again; None where it has ended."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return None
+    return stat.rpartition(")")[2].split()[19]

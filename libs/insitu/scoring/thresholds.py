@@ -1,0 +1,82 @@
+"""From scores to decisions: a threshold for each class, which may differ by the value of a column.
+
+default: 0.5
+classes: {Pneumonia: 0.3}
+by:
+  column: site
+  values:
+    north: {Pneumonia: 0.25}
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from insitu.errors import UserError
+from insitu.recipe.schema import Section
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column
+
+Threshold = Annotated[float, Field(ge=0, le=1)]
+
+
+class ByColumn(Section):
+    """Thresholds of the rows that have a value in a column; the value is compared as text."""
+
+    column: str
+    values: dict[str, dict[str, Threshold]]
+
+
+class Thresholds(Section):
+    """What a class's score has to reach.
+
+    Of several labels each class that reaches its threshold is decided for; of one label the class with the highest
+    score, if it reaches its own.
+    """
+
+    default: Threshold | None = None
+    """Of classes that are not named; null is 0.5 where a row may have several labels, 0 where it has one."""
+    classes: dict[str, Threshold] = Field(default_factory=dict)
+    by: ByColumn | None = None
+
+    def check(self, class_names: Sequence[str], *, setting: str) -> None:
+        """Raise `UserError` where a class is named that the model does not have."""
+        tables = [self.classes, *(self.by.values.values() if self.by else ())]
+        unknown = sorted({name for table in tables for name in table} - set(class_names))
+        if unknown:
+            known = ", ".join(class_names)
+            raise UserError(setting, f"the model has no class {unknown[0]!r}", f"its classes are {known}")
+
+    def decision(
+        self,
+        scores: "Column",
+        class_names: Sequence[str],
+        *,
+        kind: Literal["multilabel", "multiclass"],
+        by: "Column | None",
+    ) -> "Column":
+        """The names of the classes that are decided for, array<string>.
+
+        Args:
+            scores: array<float>, in the order of `class_names`.
+            class_names: the model's.
+            kind: whether a row may have several labels.
+            by: what `by.column` holds; None where there is none.
+        """
+        from pyspark.sql import functions as F
+
+        default = self.default if self.default is not None else 0.5 if kind == "multilabel" else 0.0
+        reached = []
+        for place, name in enumerate(class_names):
+            threshold = F.lit(self.classes.get(name, default))
+            for value, own in self.by.values.items() if self.by and by is not None else ():
+                if name in own:
+                    threshold = F.when(by.cast("string") == F.lit(value), F.lit(own[name])).otherwise(threshold)
+            score = scores[place]
+            decided = score >= threshold
+            if kind == "multiclass":
+                decided &= F.array_position(scores, F.array_max(scores)) == place + 1
+            reached.append(F.when(decided, F.lit(name)))
+        return F.array_compact(F.array(*reached))

@@ -1,0 +1,35 @@
+"""`spark-submit jobs/score_batch.py`, as a scheduler runs it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from conftest import Submitted
+from scored_models import IMAGES, random_model, write_model
+
+JOB = "jobs/score_batch.py"
+
+
+def test_the_same_command_every_hour(submit: Callable[..., Submitted], tmp_path: Path) -> None:
+    model = write_model(random_model("squeezenet"), tmp_path / "models")
+    (tmp_path / "data").mkdir()
+    pq.write_table(pa.table({"id": ["a", "b"], "image": IMAGES[:2]}), tmp_path / "data/1.parquet")
+    (tmp_path / "thresholds.yaml").write_text("default: 0.9\n")
+    options = ("--thresholds", tmp_path / "thresholds.yaml", "--precision", "bf16")
+    command = (JOB, "--model", model, "--data", tmp_path / "data", "--output", tmp_path / "out", *options)
+    first, second = submit(*command), submit(*command)
+    assert first.summary["rows"] == 2
+    assert first.summary["models"][0]["precision"] == "bf16"
+    assert len(first.stdout.splitlines()) == 1
+    assert "batch 0: 1 files" in first.stderr
+    assert second.summary["rows"] == 0
+    assert pq.read_table(tmp_path / "out/scores").num_rows == 2
+
+
+def test_a_mistake_is_one_line_and_exit_2(submit: Callable[..., Submitted], tmp_path: Path) -> None:
+    done = submit(JOB, "--model", tmp_path / "none", "--data", tmp_path, "--output", tmp_path.with_suffix(".out"))
+    (line,) = (done.stdout + done.stderr).splitlines()
+    assert done.returncode == 2
+    assert line.startswith(f"score_batch: --model: file://{tmp_path}/none is no model directory")

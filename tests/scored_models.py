@@ -1,0 +1,102 @@
+"""Model directories with random weights, and DataFrames of real images for them to score."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+from pyspark.sql import DataFrame, SparkSession
+from sklearn.datasets import load_digits
+
+from insitu import artifact
+from insitu.data.decode import decode
+from insitu.models import build
+
+CLASSES = 3
+SIZE = (32, 32)
+UNEVEN = (5, 0, 1, 9)
+"""Rows in partitions: many, none, one."""
+
+
+def png(digit: np.ndarray) -> bytes:
+    """A digit of scikit-learn's, enlarged to a size that has to be reduced again."""
+    pixels = Image.fromarray((digit.reshape(8, 8) / 16 * 255).astype(np.uint8)).resize((45, 38))
+    out = io.BytesIO()
+    pixels.save(out, "PNG")
+    return out.getvalue()
+
+
+IMAGES = [png(digit) for digit in load_digits().data[: sum(UNEVEN)]]
+
+
+def decoded(images: Sequence[bytes], size: tuple[int, int] = SIZE, channels: int = 1) -> np.ndarray:
+    return np.stack([decode(image, size=size, channels=channels) for image in images])
+
+
+def random_model(
+    name: str, *, activation: Any = "softmax", seed: int = 1, rows: np.ndarray | None = None
+) -> tf.keras.Model:
+    """Random weights and batch statistics; the head is scaled so that scores differ among the rows, else images."""
+    tf.keras.utils.set_random_seed(seed)
+    rows = decoded(IMAGES) if rows is None else rows
+    size, input = rows.shape[1:3], "image" if rows.dtype == np.uint8 else "tensor"
+    model = build(name, size=size, channels=1, outputs=CLASSES, activation=activation, input=input)  # type: ignore[arg-type]
+    random = np.random.default_rng(seed)
+    for layer in model.layers:
+        if isinstance(layer, tf.keras.layers.BatchNormalization):
+            scale, offset, mean, variance = layer.get_weights()
+            layer.set_weights(
+                [
+                    random.uniform(0.8, 1.2, scale.shape),
+                    random.normal(0, 0.1, offset.shape),
+                    random.normal(0, 0.1, mean.shape),
+                    random.uniform(0.8, 1.2, variance.shape),
+                ]
+            )
+    head = model.get_layer("head")
+    logits = tf.keras.Model(model.input, head.output).predict(rows, verbose=0)
+    gain = 1 / logits.std(axis=0)
+    kernel, bias = head.get_weights()
+    head.set_weights([kernel * gain, (bias - logits.mean(axis=0)) * gain])
+    return model
+
+
+def write_model(model: tf.keras.Model, directory: Path) -> str:
+    """A model directory, as a training job publishes it."""
+    source = directory / "source"
+    source.mkdir(parents=True)
+    model.save(source / artifact.MODEL)
+    height, width, channels = model.input.shape[1:]
+    reads_images, entry = model.input.dtype == "uint8", model.input_names[0]
+    signature = artifact.Signature(
+        task="multiclass",
+        inputs=(artifact.Tensor(entry, model.input.dtype.name, tuple(model.input.shape), "NHWC"),),
+        outputs=(artifact.Tensor("scores", "float32", tuple(model.output.shape), "NK"),),
+        class_names=tuple(map(str, range(CLASSES))),
+        preprocessing=artifact.ImagePreprocessing((height, width), channels)
+        if reads_images
+        else artifact.TensorPreprocessing((height, width)),
+    )
+    artifact.write_json(source / artifact.SIGNATURE, signature.to_json())
+    artifact.publish(source, f"file://{directory}/model")
+    return f"{directory}/model"
+
+
+def partitioned(spark: SparkSession, rows: Sequence[Any], sizes: Sequence[int], schema: str) -> DataFrame:
+    """Rows in partitions of these sizes."""
+    ends = np.cumsum(sizes)
+    parts = [list(rows[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
+    frame = spark.createDataFrame(spark.sparkContext.parallelize(parts, len(parts)).flatMap(list), schema)
+    assert frame.rdd.glom().map(len).collect() == list(sizes)
+    return frame
+
+
+def image_rows(spark: SparkSession, images: Sequence[bytes | None], sizes: Sequence[int]) -> DataFrame:
+    return partitioned(spark, list(enumerate(images)), sizes, "id long, image binary")
+
+
+def scores_of(frame: DataFrame) -> np.ndarray:
+    return np.array([row["scores"] for row in frame.collect()], np.float32)

@@ -1,0 +1,216 @@
+"""Scheduled scoring of a folder: each row once, bad rows apart, mistakes named."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import Row, SparkSession
+
+import insitu
+from insitu.errors import UserError
+from insitu.scoring.batch import Request, conditions, score_batch
+from insitu.scoring.thresholds import ByColumn, Thresholds
+from scored_models import IMAGES, decoded, random_model, write_model
+
+Scored = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_model(random_model("squeezenet"), tmp_path_factory.mktemp("models") / "squeezenet")
+
+
+@pytest.fixture(scope="module")
+def expected(small: str) -> np.ndarray:
+    """Keras's scores of `IMAGES`."""
+    return insitu.load(small).model.predict(decoded(IMAGES), verbose=0)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data in"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def scored(spark: SparkSession, small: str, data: Path, tmp_path: Path) -> Scored:
+    """Scores what is new in `data`."""
+
+    def run(**changes: Any) -> dict[str, Any]:
+        given = {"models": [small], "data": str(data), "output": str(tmp_path / "out")} | changes
+        return score_batch(spark, **given)
+
+    return run
+
+
+def add(folder: Path, name: str, rows: list[int], **columns: Any) -> None:
+    """A Parquet file of some of `IMAGES`, called by their places."""
+    own = {"id": [f"row {row}" for row in rows], "image": [IMAGES[row] for row in rows]}
+    pq.write_table(pa.table(own | columns), folder / name)
+
+
+def table(spark: SparkSession, tmp_path: Path, name: str) -> list[Row]:
+    return spark.read.parquet(str(tmp_path / "out" / name)).orderBy("batch", "id").collect()
+
+
+def test_what_is_new_is_scored_once(
+    spark: SparkSession, data: Path, tmp_path: Path, scored: Scored, expected: np.ndarray
+) -> None:
+    add(data, "a.parquet", [0, 1, 2])
+    add(data, "none.parquet", [])
+    first = scored()
+    assert (first["rows"], first["files"], first["batches"], first["quarantined"]) == (3, 2, 1, 0)
+    nothing = scored()
+    assert (nothing["rows"], nothing["files"], nothing["batches"]) == (0, 0, 0)
+    add(data, "b.parquet", [3, 4])
+    late = data / "site=north"
+    late.mkdir()
+    add(late, "c.parquet", [5])
+    os.utime(late / "c.parquet", (0, 0))
+    assert scored()["rows"] == 3
+    rows = table(spark, tmp_path, "scores")
+    assert [row["id"] for row in rows] == [f"row {n}" for n in range(6)]
+    assert [row["batch"] for row in rows] == [0, 0, 0, 1, 1, 1]
+    found = [[row["scores"][name] for name in ("0", "1", "2")] for row in rows]
+    np.testing.assert_allclose(found, expected[:6], rtol=0, atol=1e-4)
+    assert [row["decision"] for row in rows] == [[str(k)] for k in expected[:6].argmax(axis=1)]
+    assert rows[0]["source"] == f"file:///{str(data / 'a.parquet')[1:]}"
+    assert {row["model"] for row in rows} == {first["models"][0]["id"]}
+    assert {row["precision"] for row in rows} == {"fp32"}
+    record = json.loads((tmp_path / "out/monitoring/batch=00000001/record.json").read_text())
+    assert (record["rows"], record["files"], record["quarantined"]) == (3, 2, 0)
+
+
+def test_a_file_delivered_again_is_not_scored_again(data: Path, scored: Scored) -> None:
+    add(data, "a.parquet", [0, 1, 2])
+    scored()
+    add(data, "a.parquet", [3, 4])
+    assert scored()["rows"] == 0
+
+
+def test_bad_rows_and_files_are_quarantined(spark: SparkSession, data: Path, tmp_path: Path, scored: Scored) -> None:
+    images = [IMAGES[0], b"hello", None, IMAGES[1][:60]]
+    pq.write_table(pa.table({"id": ["good", "text", "null", "cut"], "image": images}), data / "a.parquet")
+    whole = (data / "a.parquet").read_bytes()
+    (data / "b.parquet").write_bytes(whole[: len(whole) // 2])
+    summary = scored(request=Request(max_bad_fraction=0.9))
+    assert (summary["rows"], summary["quarantined"]) == (4, 4)
+    assert [row["id"] for row in table(spark, tmp_path, "scores")] == ["good"]
+    reasons = {row["id"]: row["reason"] for row in table(spark, tmp_path, "quarantine")}
+    assert reasons["text"].startswith("not an image: 5 bytes")
+    assert reasons["null"] == "no bytes"
+    assert reasons["cut"].startswith("damaged image")
+    assert "Parquet" in reasons[None]
+
+
+def test_too_many_bad_rows_publish_nothing(data: Path, tmp_path: Path, scored: Scored) -> None:
+    pq.write_table(pa.table({"id": ["a", "b"], "image": [IMAGES[0], b"hello"]}), data / "a.parquet")
+    mistake = r"--max-bad-fraction: 1 of 2 rows cannot be read, more than 0\.01 of them; the first, b: not an image"
+    for _ in range(2):
+        with pytest.raises(UserError, match=mistake):
+            scored()
+    assert not (tmp_path / "out/scores").exists()
+    assert not (tmp_path / "out/quarantine").exists()
+    assert scored(request=Request(max_bad_fraction=0.5))["rows"] == 2
+
+
+def test_folder_of_images(
+    spark: SparkSession, data: Path, tmp_path: Path, scored: Scored, expected: np.ndarray
+) -> None:
+    below = data / "deep [er]"
+    below.mkdir()
+    for number, name in enumerate(("b+ä.png", "a 100%.png")):
+        (below / name).write_bytes(IMAGES[number])
+    (data / "notes.txt").write_text("hello")
+    assert scored(request=Request(max_bad_fraction=0.5))["rows"] == 3
+    rows = {row["id"]: row for row in table(spark, tmp_path, "scores")}
+    assert set(rows) == {"deep [er]/b+ä.png", "deep [er]/a 100%.png"}
+    found = [rows["deep [er]/b+ä.png"]["scores"][name] for name in ("0", "1", "2")]
+    np.testing.assert_allclose(found, expected[0], rtol=0, atol=1e-4)
+    assert [row["id"] for row in table(spark, tmp_path, "quarantine")] == ["notes.txt"]
+
+
+def test_nothing_there_yet(data: Path, scored: Scored) -> None:
+    assert scored()["rows"] == 0
+    add(data, "a.parquet", [0])
+    assert scored()["rows"] == 1
+
+
+def test_batches_of_files(spark: SparkSession, data: Path, tmp_path: Path, scored: Scored) -> None:
+    for number in range(5):
+        add(data, f"{number}.parquet", [number])
+    assert scored(request=Request(files_per_batch=2))["batches"] == 3
+    assert sorted(row["id"] for row in table(spark, tmp_path, "scores")) == [f"row {n}" for n in range(5)]
+
+
+def test_several_models_in_one_pass(
+    spark: SparkSession, data: Path, tmp_path: Path, small: str, scored: Scored, expected: np.ndarray
+) -> None:
+    other = write_model(random_model("squeezenet", seed=2), tmp_path / "other")
+    add(data, "a.parquet", [0, 1])
+    summary = scored(models=[small, other])
+    rows = table(spark, tmp_path, "scores")
+    assert len(rows) == 4
+    theirs = insitu.load(other).model.predict(decoded(IMAGES[:2]), verbose=0)
+    for model, scores in zip(summary["models"], (expected, theirs), strict=True):
+        own = [row for row in rows if row["model"] == model["id"]]
+        found = [[row["scores"][name] for name in ("0", "1", "2")] for row in own]
+        np.testing.assert_allclose(found, scores[:2], rtol=0, atol=1e-4)
+
+
+def test_only_rows_that_are_asked_for(spark: SparkSession, data: Path, tmp_path: Path, scored: Scored) -> None:
+    """A value is never SQL, and an excluded row leaves no trace, not even a bad one."""
+    odd = "o'hare'; DROP TABLE x --"
+    columns = {"consent `given`": ["yes", odd, "no", "yes"], "image": [IMAGES[0], IMAGES[1], b"secret", IMAGES[3]]}
+    pq.write_table(pa.table({"id": ["a", "b", "c", "d"]} | columns), data / "a.parquet")
+    assert scored(request=Request(where=conditions([f"consent `given`={odd}"])))["rows"] == 1
+    assert [row["id"] for row in table(spark, tmp_path, "scores")] == ["b"]
+    assert not table(spark, tmp_path, "quarantine")
+
+
+def test_thresholds_by_a_column(spark: SparkSession, data: Path, tmp_path: Path, scored: Scored) -> None:
+    add(data, "a.parquet", [0, 0], site=["north", "south"])
+    by = ByColumn(column="site", values={"north": {"0": 1.0, "1": 1.0, "2": 1.0}})
+    scored(request=Request(thresholds=Thresholds(by=by)))
+    assert sorted(len(row["decision"]) for row in table(spark, tmp_path, "scores")) == [0, 1]
+
+
+def test_rows_without_an_id(spark: SparkSession, data: Path, tmp_path: Path, scored: Scored) -> None:
+    pq.write_table(pa.table({"image": IMAGES[:2]}), data / "a b.parquet")
+    scored()
+    assert [row["id"] for row in table(spark, tmp_path, "scores")] == ["a%20b.parquet row 0", "a%20b.parquet row 1"]
+
+
+def test_mistakes_are_named(data: Path, tmp_path: Path, scored: Scored) -> None:
+    add(data, "a.parquet", [0])
+    with pytest.raises(UserError, match=r"--data: .*nowhere does not exist; name a folder"):
+        scored(data=str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match=r"--output: .* is within --data"):
+        scored(output=str(data / "out"), data=str(data))
+    with pytest.raises(UserError, match=r"--id-column: the data has no column name; name one of id, image"):
+        scored(output=str(tmp_path / "1"), request=Request(id_column="name"))
+    with pytest.raises(UserError, match=r"--where: the data has no column sight; its columns are id, image"):
+        scored(output=str(tmp_path / "2"), request=Request(where={"sight": "north"}))
+    with pytest.raises(UserError, match=r"--thresholds: the model has no class '7'; its classes are 0, 1, 2"):
+        scored(output=str(tmp_path / "3"), request=Request(thresholds=Thresholds(classes={"7": 0.5})))
+    with pytest.raises(UserError, match=r"--where: expected COLUMN=VALUE, got 'site'"):
+        conditions(["site"])
+    scored()
+    with pytest.raises(UserError, match=r"--output: it holds the scores of .*data in, not of .*elsewhere"):
+        (tmp_path / "elsewhere").mkdir()
+        scored(data=str(tmp_path / "elsewhere"))
+
+
+def test_an_output_without_its_record_is_refused(data: Path, tmp_path: Path, scored: Scored) -> None:
+    add(data, "a.parquet", [0])
+    scored()
+    (tmp_path / "out/_insitu/checkpoint").rename(tmp_path / "gone")
+    with pytest.raises(UserError, match=r"--output: it holds scores, and .*checkpoint, which says of what, is gone"):
+        scored()

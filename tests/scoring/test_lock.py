@@ -1,0 +1,77 @@
+import json
+import multiprocessing
+import time
+from pathlib import Path
+
+import pytest
+
+from insitu.errors import UserError
+from insitu.scoring import lock
+from insitu.scoring.lock import locked
+
+
+def take(uri: str, seconds: float) -> None:
+    with locked(uri, setting="--output", output="out"):
+        time.sleep(seconds)
+
+
+@pytest.fixture
+def uri(tmp_path: Path) -> str:
+    return f"file://{tmp_path}/state/lock"
+
+
+def test_the_second_is_told_who_is_first(uri: str, tmp_path: Path) -> None:
+    with (
+        locked(uri, setting="--output", output="out"),
+        pytest.raises(
+            UserError, match=r"--output: out is being written by another job \(\w+ on \S+, process \d+, since"
+        ),
+    ):
+        take(uri, 0)
+    take(uri, 0)
+    assert list((tmp_path / "state").iterdir()) == []
+
+
+def test_a_killed_owner_is_followed(uri: str, capsys: pytest.CaptureFixture[str]) -> None:
+    owner = multiprocessing.get_context("fork").Process(target=take, args=(uri, 60))
+    owner.start()
+    path = Path(uri.removeprefix("file://"))
+    while not path.exists() or not path.stat().st_size:
+        time.sleep(0.01)
+    with pytest.raises(UserError, match=f"process {owner.pid}"):
+        take(uri, 0)
+    owner.kill()
+    owner.join()
+    take(uri, 0)
+    assert f"process {owner.pid} on" in capsys.readouterr().err
+
+
+def test_an_owner_elsewhere_that_stopped_writing_is_followed(uri: str) -> None:
+    path = Path(uri.removeprefix("file://"))
+    path.parent.mkdir()
+    owner = {"id": "x", "user": "ada", "host": "elsewhere", "pid": 1, "started": "1", "since": "2024-02-29T00:00:00Z"}
+    path.write_text(json.dumps(owner | {"beat": time.time() - lock.STALE_SECONDS / 2}))
+    with pytest.raises(UserError, match=r"ada on elsewhere, process 1, since 2024-02-29T00:00:00Z"):
+        take(uri, 0)
+    path.write_text(json.dumps(owner | {"beat": time.time() - lock.STALE_SECONDS - 1}))
+    take(uri, 0)
+    assert not path.exists()
+
+
+def test_a_lock_that_was_never_written_is_followed(uri: str) -> None:
+    path = Path(uri.removeprefix("file://"))
+    path.parent.mkdir()
+    path.touch()
+    take(uri, 0)
+    assert not path.exists()
+
+
+def test_a_lock_lives_while_its_job_does(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.05)
+    with locked(uri, setting="--output", output="out"):
+        path = Path(uri.removeprefix("file://"))
+        beats = set()
+        for _ in range(40):
+            beats.add(json.loads(path.read_text() or "{}").get("beat"))
+            time.sleep(0.05)
+    assert len(beats - {None}) > 3
