@@ -185,7 +185,7 @@ def test_thresholds_by_a_column(spark: SparkSession, data: Path, tmp_path: Path,
 def test_rows_without_an_id(spark: SparkSession, data: Path, tmp_path: Path, scored: Scored) -> None:
     pq.write_table(pa.table({"image": IMAGES[:2]}), data / "a b.parquet")
     scored()
-    assert [row["id"] for row in table(spark, tmp_path, "scores")] == ["a%20b.parquet row 0", "a%20b.parquet row 1"]
+    assert [row["id"] for row in table(spark, tmp_path, "scores")] == ["a b.parquet row 0", "a b.parquet row 1"]
 
 
 def test_mistakes_are_named(data: Path, tmp_path: Path, scored: Scored) -> None:

@@ -86,11 +86,11 @@ def test_no_row_is_lost_and_none_comes_twice(tmp_path: Path) -> None:
             break
     assert kills >= KILLS, f"the job ended after {kills} kills, seed {SEED}"
     for name in ("scores", "quarantine"):
-        ours, theirs = (rows_of(tmp_path / run, name) for run in ("disturbed", "undisturbed"))
-        assert ours["id"].to_pylist() == theirs["id"].to_pylist(), f"seed {SEED}"
-    scores = [
+        found, expected = (rows_of(tmp_path / run, name)["id"].to_pylist() for run in ("disturbed", "undisturbed"))
+        assert found == expected, f"seed {SEED}"
+    ours, theirs = (
         np.array([[value for _, value in row] for row in rows_of(tmp_path / run, "scores")["scores"].to_pylist()])
         for run in ("disturbed", "undisturbed")
-    ]
-    np.testing.assert_allclose(*scores, rtol=0, atol=1e-6)
+    )
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
     assert spark_submit(JOB, *disturbed).summary["rows"] == 0

@@ -25,7 +25,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def trained(spark: SparkSession, data: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     output = str(tmp_path_factory.mktemp("trained") / "model")
-    recipe = recipe_tree(epochs=4) | {"model": {"name": "mcnn", "options": {"width": 0.25}}}
+    recipe = recipe_tree(epochs=4) | {
+        "data": {"size": [64, 64], "channels": 1},
+        "model": {"name": "mcnn", "options": {"width": 0.25}},
+    }
     insitu.train(spark, parse(recipe), data=data, output=output)
     return output
 
@@ -104,7 +107,7 @@ def test_layers_go_back_to_floating_point_where_calibration_misleads(
 
 
 def test_mistakes_are_named(spark: SparkSession, data: str, trained: str, tmp_path: Path) -> None:
-    given = {"model": trained, "data": data, "output": str(tmp_path / "model")}
+    given: dict[str, Any] = {"model": trained, "data": data, "output": str(tmp_path / "model")}
     with pytest.raises(UserError, match=r"--max-drop: -1, expected 0 or more"):
         quantize(spark, **given, max_drop=-1)
     with pytest.raises(UserError, match=r"--ranges: 'kl', expected one of minmax, histogram, percentile"):

@@ -93,10 +93,11 @@ def score_batch(
     state = f"{output}/{_STATE}"
     counts = {"batches": 0, "files": 0, "rows": 0, "quarantined": 0}
     busy = 0.0
+    nothing_yet = is_empty(data, setting="--data")
     with locked(f"{state}/lock", setting="--output", output=output):
         outbox = Outbox(output, staging=f"{state}/staging")
         _check_state(state, data, outbox)
-        shipped = [] if is_empty(data, setting="--data") else _ship(spark, models, request, runtime, precision, batch)
+        shipped = [] if nothing_yet else _ship(spark, models, request, runtime, precision, batch)
         if shipped:
             scorer = _BatchScorer(spark, shipped, data, request, outbox)
             each_batch_of_new_files(
@@ -206,12 +207,12 @@ class _BatchScorer:
 
     def _scores(self, results: DataFrame) -> DataFrame:
         """A row for each row that can be read and model."""
-        good = results.filter(~_FAULTY)
+        good = results.filter(_GOOD)
         parts = []
         for place, model in enumerate(self._models):
             names, scores = model.signature.class_names, F.col("result")[row_scorer.SCORES][place]
-            kind = "multilabel" if model.signature.task == "multilabel" else "multiclass"
-            decision = self._request.thresholds.decision(scores, names, kind=kind, by=F.col("by"))
+            one_label = model.signature.task == "multiclass"
+            decision = self._request.thresholds.decision(scores, names, one_label=one_label, by=F.col("by"))
             parts.append(
                 good.select(
                     "id",
@@ -229,17 +230,19 @@ class _BatchScorer:
         """Rows, and files that hold none that can be read; of a file the id is null."""
         rows = results.filter(_FAULTY).select("id", "source", F.col("result.fault").alias("reason"))
         files = [(None, path, reason) for path, reason in bad_files]
-        return rows.union(self._spark.createDataFrame(files, rows.schema)) if files else rows
+        return rows.union(self._spark.createDataFrame(files, _QUARANTINE)) if files else rows
 
 
 _RESULTS = f"id string, source string, by string, result {row_scorer.RESULT}"
-_FAULTY = F.col("result.fault").isNotNull()
+_QUARANTINE = "id string, source string, reason string"
+_FAULTY = "result.fault IS NOT NULL"
+_GOOD = "result.fault IS NULL"
 
 
 def _count(results: DataFrame) -> tuple[int, int]:
     """Rows, and those that cannot be read; this is where they are scored."""
     with workers_user_errors():
-        counts = results.agg(F.count("*"), F.count_if(_FAULTY)).first()
+        counts = results.agg(F.count("*"), F.count_if(F.expr(_FAULTY))).first()
     assert counts is not None
     return counts[0], counts[1]
 

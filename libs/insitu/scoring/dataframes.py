@@ -112,7 +112,7 @@ def register_udf(
 def scored_column(df: "DataFrame", models: Sequence[ShippedModel], inputs: Sequence[Input]) -> "Column":
     """A column of `RESULT` of what models, by `find_input`, read of the same column of a DataFrame."""
     name = inputs[0].column.name
-    own = tuple(replace(input, column=replace(input.column, name=COLUMN)) for input in inputs)
+    own = tuple(_renamed(input) for input in inputs)
     scorer = RowScorer(tuple(models), own, arrow_schema(df).field(name).type)
 
     def result(columns: Iterator[Any]) -> Iterator[Any]:
@@ -126,11 +126,17 @@ def quoted(column: str) -> str:
     return "`" + column.replace("`", "``") + "`"
 
 
+def _renamed(input: Input) -> Input:
+    if isinstance(input, ImageInput):
+        return replace(input, column=replace(input.column, name=COLUMN))
+    return replace(input, column=replace(input.column, name=COLUMN))
+
+
 def _iterator_udf(function: Callable[[Iterator[Any]], Iterator[Any]], returns: str) -> Any:
     """A scalar iterator UDF; by its annotations Spark knows it as one."""
     import pandas as pd
     from pyspark.sql.functions import pandas_udf
 
-    of = pd.DataFrame if returns == RESULT else pd.Series
-    function.__annotations__ = {"columns": Iterator[pd.Series], "return": Iterator[of]}
-    return pandas_udf(function, returns)
+    made: Any = pd.DataFrame if returns == RESULT else pd.Series
+    function.__annotations__ = {"columns": Iterator[pd.Series], "return": Iterator[made]}
+    return pandas_udf(function, returns)  # type: ignore[call-overload]

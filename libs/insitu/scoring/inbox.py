@@ -18,7 +18,7 @@ from insitu.errors import UserError
 from insitu.scoring.dataframes import quoted
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import Column, DataFrame, SparkSession
 
 ID, SOURCE = "insitu id", "insitu source"
 _FILES = "path string, modificationTime timestamp, length long, content binary"
@@ -99,19 +99,47 @@ def read_rows(spark: "SparkSession", data: str, paths: Sequence[str], *, id_colu
         frame = spark.read.format("binaryFile").load([_literally(path) for path in paths])
         root = re.sub(_AUTHORITY, "", data).rstrip("/")
         below = F.substring(F.regexp_replace("path", _AUTHORITY, ""), len(root) + 2, 1 << 30)
-        return Rows(frame.withColumns({ID: below, SOURCE: F.col("path")}), [])
+        return Rows(frame.withColumns({ID: below, SOURCE: _uri(F.col("path"))}), [])
     bad = _bad_files(spark, paths)
     good = [path for path in paths if path not in dict(bad)]
     if not good:
         return Rows(None, bad)
-    frame = spark.read.option("basePath", data).parquet(*map(_literally, good))
+    frame = _with_folders(spark.read.option("recursiveFileLookup", True).parquet(*map(_literally, good)), good)
     if id_column is not None and id_column not in frame.columns:
         raise UserError("--id-column", f"the data has no column {id_column}", f"name one of {', '.join(frame.columns)}")
     name = id_column or ("id" if "id" in frame.columns else None)
-    place = F.concat_ws(" row ", F.col("_metadata.file_name"), F.col("_metadata.row_index"))
+    place = F.concat_ws(" row ", _decoded(F.col("_metadata.file_name")), F.col("_metadata.row_index"))
     identity = F.coalesce(frame[quoted(name)].cast("string"), place) if name else place
-    source = F.url_decode(F.regexp_replace("_metadata.file_path", r"\+", "%2B"))
-    return Rows(frame.withColumns({ID: identity, SOURCE: source}), bad)
+    source = _decoded(F.col("_metadata.file_path"))
+    return Rows(frame.withColumns({ID: identity, SOURCE: _uri(source)}), bad)
+
+
+def _with_folders(frame: "DataFrame", paths: Sequence[str]) -> "DataFrame":
+    """The rows, with a column for each folder such as `site=north`, null where a file is in none.
+
+    Spark's own discovery leaves out files that are below none of them.
+    """
+    from pyspark.sql import functions as F
+
+    folders = {part.partition("=")[0] for path in paths for part in path.split("/")[:-1] if "=" in part}
+    for name in sorted(folders - set(frame.columns)):
+        value = F.regexp_extract("_metadata.file_path", f"/{re.escape(name)}=([^/]*)/", 1)
+        frame = frame.withColumn(name, F.when(value != "", _decoded(value)))
+    return frame
+
+
+def _decoded(part: "Column") -> "Column":
+    """A part of a URI as Spark's `_metadata` has it, without its percent signs."""
+    from pyspark.sql import functions as F
+
+    return F.url_decode(F.regexp_replace(part, r"\+", "%2B"))
+
+
+def _uri(path: "Column") -> "Column":
+    """A local path as it is written everywhere else."""
+    from pyspark.sql import functions as F
+
+    return F.regexp_replace(path, "^file:/+", "file:///")
 
 
 def is_empty(data: str, *, setting: str) -> bool:

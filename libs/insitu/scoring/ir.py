@@ -27,7 +27,7 @@ def convert(model: "keras.Model") -> Any:
     """An `openvino.Model` that computes what the Keras model does, of any number of rows."""
     import openvino
 
-    return openvino.convert_model(model)
+    return openvino.convert_model(model, share_weights=False)  # else it reads Keras's memory, also when that is freed
 
 
 def save(network: Any, directory: Path, *, precision: Precision) -> None:

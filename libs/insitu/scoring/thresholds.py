@@ -9,7 +9,7 @@ by:
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
@@ -49,34 +49,27 @@ class Thresholds(Section):
             known = ", ".join(class_names)
             raise UserError(setting, f"the model has no class {unknown[0]!r}", f"its classes are {known}")
 
-    def decision(
-        self,
-        scores: "Column",
-        class_names: Sequence[str],
-        *,
-        kind: Literal["multilabel", "multiclass"],
-        by: "Column | None",
-    ) -> "Column":
+    def decision(self, scores: "Column", class_names: Sequence[str], *, one_label: bool, by: "Column") -> "Column":
         """The names of the classes that are decided for, array<string>.
 
         Args:
             scores: array<float>, in the order of `class_names`.
             class_names: the model's.
-            kind: whether a row may have several labels.
-            by: what `by.column` holds; None where there is none.
+            one_label: whether a row has one label, not several.
+            by: what `by.column` holds, as text; null where there is none.
         """
         from pyspark.sql import functions as F
 
-        default = self.default if self.default is not None else 0.5 if kind == "multilabel" else 0.0
+        default = self.default if self.default is not None else 0.0 if one_label else 0.5
         reached = []
         for place, name in enumerate(class_names):
             threshold = F.lit(self.classes.get(name, default))
-            for value, own in self.by.values.items() if self.by and by is not None else ():
+            for value, own in self.by.values.items() if self.by else ():
                 if name in own:
-                    threshold = F.when(by.cast("string") == F.lit(value), F.lit(own[name])).otherwise(threshold)
+                    threshold = F.when(by == F.lit(value), F.lit(own[name])).otherwise(threshold)
             score = scores[place]
             decided = score >= threshold
-            if kind == "multiclass":
-                decided &= F.array_position(scores, F.array_max(scores)) == place + 1
+            if one_label:
+                decided &= F.call_function("array_position", scores, F.array_max(scores)) == place + 1
             reached.append(F.when(decided, F.lit(name)))
         return F.array_compact(F.array(*reached))
