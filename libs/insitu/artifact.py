@@ -33,7 +33,6 @@ METRICS = "metrics.json"
 HISTORY = "history.jsonl"
 QUARANTINE = "quarantine.parquet"
 PREDICTIONS = "predictions.parquet"
-REFERENCE = "reference.parquet"
 STEPS = "steps.jsonl"
 TENSORBOARD = "tensorboard"
 

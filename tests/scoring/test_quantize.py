@@ -46,11 +46,11 @@ def test_int8_is_as_good_and_smaller(quantised: tuple[str, dict[str, Any]], trai
     directory, summary = quantised
     metrics = artifact.read_json(Path(trained) / artifact.METRICS)
     assert summary["metric"] == "accuracy"
-    assert summary["fp32"]["metrics"]["accuracy"] == pytest.approx(metrics["accuracy"], abs=1e-6)
-    assert summary["fp32"]["metrics"]["accuracy"] > 0.8
+    assert summary["fp32"]["accuracy"] == pytest.approx(metrics["accuracy"], abs=1e-6)
+    assert summary["fp32"]["accuracy"] > 0.8
     for precision in ("bf16", "int8"):
         if precision in summary:
-            assert summary["fp32"]["metrics"]["accuracy"] - summary[precision]["metrics"]["accuracy"] <= 0.005
+            assert summary["fp32"]["accuracy"] - summary[precision]["accuracy"] <= 0.005
             files = list((Path(directory) / precision).iterdir())
             assert sorted(path.name for path in files) == ["model.bin", "model.xml"]
             assert sum(path.stat().st_size for path in files) == summary[precision]["bytes"]
@@ -103,7 +103,7 @@ def test_layers_go_back_to_floating_point_where_calibration_misleads(
     misleading = write_rows(tmp_path / "data", rows)
     summary = quantize(spark, model=trained, data=misleading, output=str(tmp_path / "model"), calibration_rows=16)
     assert summary["restored"]
-    assert summary["fp32"]["metrics"]["accuracy"] - summary["int8"]["metrics"]["accuracy"] <= 0.005
+    assert summary["fp32"]["accuracy"] - summary["int8"]["accuracy"] <= 0.005
 
 
 def test_mistakes_are_named(spark: SparkSession, data: str, trained: str, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from insitu import artifact
 from insitu.cluster.filesystem import qualify
 from insitu.cluster.machine import usable_cores
+from insitu.cluster.progress import Progress, shown
 from insitu.errors import UserError
 from insitu.metrics import Metrics, evaluate
 from insitu.provenance import code_version, environment
@@ -72,8 +73,8 @@ def quantize(
         calibration_rows: drawn from the training rows by the recipe's seed.
 
     Returns:
-        the summary: `output`, `metric`, `restored` (whether layers had to stay in floating point), and by precision
-        `metrics`, `images_per_second` and `bytes`; `seconds`.
+        the summary: `output`, `metric`, `restored` (whether layers had to stay in floating point), `seconds`, and by
+        precision the metric, `images_per_second` (of the inference alone) and `bytes`.
 
     Raises:
         UserError: anything that the user can mend; a precision that is worse than allowed.
@@ -116,7 +117,7 @@ def quantize(
             "output": output,
             "metric": judge.metric,
             "restored": restored,
-            **{precision: asdict(measured) for precision, measured in found.items()},
+            **{precision: judge.told(measured) for precision, measured in found.items()},
             "seconds": round(time.time() - started, 1),
         }
         provenance = artifact.read_json(source / artifact.PROVENANCE)
@@ -166,6 +167,11 @@ class _Judge:
     def metric_of(self, predict: Callable[[np.ndarray], np.ndarray], batches: Batches) -> float:
         return self._value(self._evaluate(predict, batches))
 
+    def told(self, measured: Measured) -> dict[str, float]:
+        """For the summary."""
+        speed = {"images_per_second": measured.images_per_second, "bytes": measured.bytes}
+        return {self.metric: round(self._value(measured.metrics), 6), **speed}
+
     def is_worse(self, reference: Metrics, other: Metrics) -> bool:
         return self._value(reference) - self._value(other) > self._max_drop
 
@@ -180,12 +186,19 @@ class _Judge:
             )
 
     def _evaluate(self, predict: Callable[[np.ndarray], np.ndarray], batches: Batches) -> Metrics:
-        labels, scores, seconds = [], [], []
-        for inputs, truth in batches:
-            begun = time.perf_counter()
-            scores.append(predict(inputs))
-            seconds.append((time.perf_counter() - begun) / len(inputs))
-            labels.append(truth)
+        labels: list[np.ndarray] = []
+        scores: list[np.ndarray] = []
+        seconds: list[float] = []
+
+        def progress() -> Progress:
+            return Progress(sum(map(len, labels)), self._validation.rows)
+
+        with shown(progress, name="quantize: measuring", what="row", stream=sys.stderr):
+            for inputs, truth in batches:
+                begun = time.perf_counter()
+                scores.append(predict(inputs))
+                seconds.append((time.perf_counter() - begun) / len(inputs))
+                labels.append(truth)
         self._speed = 1 / median(seconds)
         assert self._task.classes is not None
         return evaluate(

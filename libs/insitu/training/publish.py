@@ -5,7 +5,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,6 @@ from insitu import artifact
 from insitu.cluster.filesystem import open_filesystem, persist
 from insitu.data.plan import Rows, ShardPlan
 from insitu.data.scan import BadRow
-from insitu.data.stream import Batch
 from insitu.provenance import code_version, environment
 from insitu.recipe import Recipe
 from insitu.training.engines.base import TrainingResult
@@ -28,8 +27,6 @@ from insitu.training.rundir import RunDirectory, persist_result
 
 if TYPE_CHECKING:
     import keras
-
-_REFERENCE_ROWS = 2000
 
 ReadImages = Callable[[Sequence[int]], list[np.ndarray]]
 
@@ -62,11 +59,6 @@ def publish(
         rows = [piece for shard in validation.shards for piece in shard]
         predictions = persist(lambda: _predictions(rows, result.predictions), "reading the predictions")
         pq.write_table(predictions, directory / artifact.PREDICTIONS)
-        places = np.unique(np.linspace(0, len(predictions) - 1, _REFERENCE_ROWS).round().astype(int))
-        reference = persist(lambda: _reference(prepared, validation, rows, places), "reading validation rows")
-        pq.write_table(
-            reference.append_column("scores", predictions["scores"].take(places)), directory / artifact.REFERENCE
-        )
         persist(lambda: _fetch_record(run, directory), "reading the run's record")
         history = "".join(json.dumps(line) + "\n" for line in result.history)
         (directory / artifact.HISTORY).write_text(history)
@@ -149,42 +141,20 @@ def _predictions(rows: Sequence[Rows], uri: str) -> pa.Table:
     )
 
 
-def _reference(prepared: Prepared, validation: ShardPlan, rows: Sequence[Rows], places: Sequence[int]) -> pa.Table:
-    """What the inputs of validation rows are like: `input_mean` float, `input_height` and `input_width` int or null."""
-    batches = _stored_rows(prepared, validation, rows, places)
-    reads = [prepared.source.input.read_stored(batch.inputs) for batch in batches]
-    means, sizes = (np.concatenate(part) for part in zip(*((read.means, read.sizes) for read in reads), strict=True))
-    unsized = sizes == 0
-    return pa.table(
-        {
-            "input_mean": pa.array(means, pa.float32()),
-            "input_height": pa.array(sizes[:, 0], mask=unsized[:, 0]),
-            "input_width": pa.array(sizes[:, 1], mask=unsized[:, 1]),
-        }
-    )
-
-
 def _image_reader(prepared: Prepared, validation: ShardPlan, rows: Sequence[Rows]) -> ReadImages:
     """Reads images, uint8 [H, W, C], by their place in the validation split."""
+    ends = np.cumsum([len(piece) for piece in rows])
 
     def read(places: Sequence[int]) -> list[np.ndarray]:
-        batches = _stored_rows(prepared, validation, rows, places)
+        pieces = []
+        for place in places:
+            which = int(np.searchsorted(ends, place, side="right"))
+            offset = place - int(ends[which])  # from the piece's end
+            pieces.append(rows[which][slice(offset, offset + 1 or None)])
+        batches = prepared.source.validation_batches(replace(validation, shards=(tuple(pieces),)), 0)
         return [image for batch in batches for image in prepared.source.input.decode(batch.inputs)]
 
     return read
-
-
-def _stored_rows(
-    prepared: Prepared, validation: ShardPlan, rows: Sequence[Rows], places: Sequence[int]
-) -> Iterator[Batch]:
-    """Rows by their place in the validation split."""
-    ends = np.cumsum([len(piece) for piece in rows])
-    pieces = []
-    for place in places:
-        which = int(np.searchsorted(ends, place, side="right"))
-        offset = int(place) - int(ends[which])  # from the piece's end
-        pieces.append(rows[which][slice(offset, offset + 1 or None)])
-    return prepared.source.validation_batches(replace(validation, shards=(tuple(pieces),)), 0)
 
 
 def _fetch_record(run: RunDirectory, directory: Path) -> None:
