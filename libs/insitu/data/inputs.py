@@ -89,10 +89,7 @@ class ImageInput:
 
     def read(self, batch: pa.RecordBatch, *, each: Each = map) -> Read:
         """Decode a batch's images, those that can be."""
-        return self.read_stored(self.stored(batch), each=each)
-
-    def read_stored(self, stored: np.ndarray, *, each: Each = map) -> Read:
-        """The same, of what `stored` gave."""
+        stored = self.stored(batch)
         values = np.zeros((len(stored), *self.shape), self.dtype)
         sizes = np.zeros((len(stored), 2), np.int32)
 
@@ -159,10 +156,6 @@ class TensorInput:
         tensors, faults = self._read(batch)
         rows = range(batch.num_rows)
         return Read(tensors, [faults.get(row, "") for row in rows], np.zeros((batch.num_rows, 2), np.int32))
-
-    def read_stored(self, stored: np.ndarray, *, each: Each = map) -> Read:
-        """The same, of what `stored` gave."""
-        return Read(stored, [""] * len(stored), np.zeros((len(stored), 2), np.int32))
 
     def _read(self, batch: pa.RecordBatch) -> tuple[np.ndarray, dict[int, str]]:
         column = batch.column(batch.schema.get_field_index(self.column.name))
