@@ -20,7 +20,7 @@ demo: setup
 	@$(IN_ENV) insitu show $(DEMO)/model
 
 test: setup-dev
-	@$(IN_ENV) && ruff check && ruff format --check && mypy && lint-imports && pytest -n 2 --dist worksteal -m "not slow and not nightly"
+	@$(IN_ENV) && ruff check && ruff format --check && mypy && lint-imports && pytest -m "not slow and not nightly"
 
 # Tests that take long together: kills, resumed runs, full disks, every topology on BigDL.
 test-slow: setup-dev

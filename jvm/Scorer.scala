@@ -38,7 +38,7 @@ private[insitu] final case class Scoring(
 ) {
 
   /** Two that share it can share networks. */
-  def network: (String, String, Int) = (digest, engine, batch)
+  def network: Scoring = copy(input = "", inputForm = "")
 
   def source: Source = Source(input, inputForm, label = "", labelForm = "", labelWidth = 0, height, width, channels)
 }
@@ -121,7 +121,7 @@ object Scorer {
 private[insitu] final class LoadedModel(model: ScoringModel) {
   import model.scoring._
 
-  val key: (String, String, Int) = network
+  val key: Scoring = network
   var leases = 0
   private val head = Head(activation, Array.empty)
   private val first = {

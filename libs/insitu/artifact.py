@@ -205,9 +205,9 @@ def verified(uri: str, *, setting: str, part: str | None = None) -> Iterator[Pat
         yield local
 
 
-def identity(directory: Path) -> str:
-    """What names a verified model directory wherever it lies: 12 hex digits, of its checksums' SHA-256."""
-    return hashlib.sha256((directory / CHECKSUMS).read_bytes()).hexdigest()[:12]
+def identity(uri: str) -> str:
+    """What names a model directory wherever it lies: 12 hex digits, of its checksums' SHA-256."""
+    return _sha256(f"{uri.rstrip('/')}/{CHECKSUMS}")[:12]
 
 
 def digests(uri: str, *, each: Each) -> dict[str, str]:

@@ -49,7 +49,8 @@ def test_a_killed_owner_is_followed(uri: str, capsys: pytest.CaptureFixture[str]
 def test_an_owner_elsewhere_that_stopped_writing_is_followed(uri: str) -> None:
     path = Path(uri.removeprefix("file://"))
     path.parent.mkdir()
-    owner = {"id": "x", "user": "ada", "host": "elsewhere", "pid": 1, "started": "1", "since": "2024-02-29T00:00:00Z"}
+    place = {"user": "ada", "host": "elsewhere", "processes": "y", "pid": 1, "started": "1"}
+    owner = {"id": "x", "since": "2024-02-29T00:00:00Z", **place}
     path.write_text(json.dumps(owner | {"beat": time.time() - lock.STALE_SECONDS / 2}))
     with pytest.raises(UserError, match=r"ada on elsewhere, process 1, since 2024-02-29T00:00:00Z"):
         take(uri, 0)

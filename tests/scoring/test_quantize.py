@@ -66,7 +66,7 @@ def test_the_rest_of_the_directory_is_the_models(quantised: tuple[str, dict[str,
     before = artifact.read_json(Path(trained) / artifact.PROVENANCE)
     quantization = provenance.pop("quantization")
     assert provenance == before
-    assert quantization["of_model"] == artifact.identity(Path(trained))
+    assert quantization["of_model"] == artifact.identity(trained)
     assert quantization["calibration"] == {"ranges": "minmax", "rows": 300, "seed": before["seed"]}
 
 

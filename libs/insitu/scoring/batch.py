@@ -3,15 +3,17 @@
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
 
+import pyarrow.parquet as pq
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from insitu import artifact
 from insitu.cluster.failures import workers_user_errors
 from insitu.cluster.filesystem import create, open_filesystem, qualify
 from insitu.cluster.progress import running_tasks, shown
@@ -27,6 +29,7 @@ from insitu.scoring.shipped import Runtime, ShippedModel, ship
 from insitu.scoring.thresholds import Thresholds
 
 _STATE = "_insitu"
+_RENAMING = ("file", "hdfs", "viewfs")
 
 
 @dataclass(frozen=True)
@@ -80,35 +83,41 @@ def score_batch(
         runtime, precision, batch: as for `insitu.score`.
 
     Returns:
-        the summary: `output`, `models`, `batches`, `files`, `rows`, `quarantined`, `images_per_second`, `seconds`;
-        all counts of this run.
+        the summary: `output`, `models` (their ids), `precision` (None where nothing was new), `batches`, `files`,
+        `rows`, `quarantined`, `images_per_second`, `seconds`; all counts of this run.
 
     Raises:
         UserError: anything that the user can mend; another job that writes to `output`.
     """
     started = time.monotonic()
+    _check(request)
     data, output = qualify(spark, "--data", data).rstrip("/"), qualify(spark, "--output", output).rstrip("/")
-    if f"{output}/".startswith(f"{data}/"):
-        raise UserError("--output", f"{output} is within --data", "write elsewhere: it would be scored")
-    state = f"{output}/{_STATE}"
-    counts = {"batches": 0, "files": 0, "rows": 0, "quarantined": 0}
-    busy = 0.0
+    directories = [qualify(spark, "--model", model) for model in models]
+    _check_places(data, output)
+    for directory in directories:
+        if not artifact.holds(directory, artifact.MODEL, setting="--model"):
+            raise UserError("--model", f"{directory} holds no {artifact.MODEL}", "name an output of jobs/train_cnn.py")
     nothing_yet = is_empty(data, setting="--data")
-    with locked(f"{state}/lock", setting="--output", output=output):
-        outbox = Outbox(output, staging=f"{state}/staging")
-        _check_state(state, data, outbox)
-        shipped = [] if nothing_yet else _ship(spark, models, request, runtime, precision, batch)
-        if shipped:
-            scorer = _BatchScorer(spark, shipped, data, request, outbox)
-            each_batch_of_new_files(
-                spark, data, checkpoint=f"{state}/checkpoint", most=request.files_per_batch, handle=scorer
-            )
-            counts, busy = scorer.counts, scorer.seconds
+    state = f"{output}/{_STATE}"
+
+    def shipped() -> list[ShippedModel]:
+        return _ship(spark, directories, request, runtime, precision, batch)
+
+    with locked(f"{state}/lock", setting="--output", output=output) as lock:
+        _remove_staging(state)
+        outbox = Outbox(output, staging=f"{state}/staging-{lock.id}", before_publishing=lock.check)
+        record = _Record(f"{state}/data.json", {"data": data, "where": request.where})
+        record.check(anything_done=outbox.any_done(), checkpoint=f"{state}/checkpoint")
+        scorer = _BatchScorer(spark, shipped, data, request, outbox, record)
+        if not nothing_yet:
+            checkpoint = f"{state}/checkpoint"
+            each_batch_of_new_files(spark, data, checkpoint=checkpoint, most=request.files_per_batch, handle=scorer)
     return {
         "output": output,
-        "models": [{"id": model.id, "runtime": model.runtime, "precision": model.precision} for model in shipped],
-        **counts,
-        "images_per_second": round(counts["rows"] / busy, 1) if busy else None,
+        "models": [artifact.identity(directory) for directory in directories],
+        "precision": scorer.precision,
+        **scorer.counts,
+        "images_per_second": round(scorer.counts["rows"] / scorer.seconds, 1) if scorer.seconds else None,
         "seconds": round(time.monotonic() - started, 1),
     }
 
@@ -133,45 +142,60 @@ class _BatchScorer:
     """Scores and publishes one batch of files after the other."""
 
     def __init__(
-        self, spark: SparkSession, models: Sequence[ShippedModel], data: str, request: Request, outbox: Outbox
+        self,
+        spark: SparkSession,
+        ship: Callable[[], Sequence[ShippedModel]],
+        data: str,
+        request: Request,
+        outbox: Outbox,
+        record: "_Record",
     ) -> None:
         self._spark = spark
-        self._models = models
+        self._ship = ship
+        self._models: Sequence[ShippedModel] = []
         self._data = data
         self._request = request
         self._outbox = outbox
+        self._record = record
         self.counts = {"batches": 0, "files": 0, "rows": 0, "quarantined": 0}
         self.seconds = 0.0
+
+    @property
+    def precision(self) -> str | None:
+        """That is scored in; None before there was a batch."""
+        return self._models[0].precision if self._models else None
 
     def __call__(self, number: int, paths: Sequence[str]) -> None:
         if self._outbox.is_done(number):
             return
         started = time.time()
         print(f"batch {number}: {len(paths)} files", file=sys.stderr)
+        self._models = self._models or self._ship()
         with self._outbox.publishing(number) as tables, self._results(paths) as (results, bad_files):
             with shown(lambda: running_tasks(self._spark), name=f"batch {number}", what="task", stream=sys.stderr):
                 rows, bad = _count(results)
-            bad += len(bad_files)
-            self._check_bad(results, bad_files, bad, rows + len(bad_files))
+            self._check_bad(results, bad_files, bad, rows, len(paths))
             self._scores(results).coalesce(1).write.parquet(tables[SCORES])
             self._quarantine(results, bad_files).coalesce(1).write.parquet(tables[QUARANTINE])
+            _check_written(tables[SCORES], (rows - bad) * len(self._models))
+            _check_written(tables[QUARANTINE], bad + len(bad_files))
             seconds = time.time() - started
-            counts = {"files": len(paths), "rows": rows, "quarantined": bad}
+            counts = {"files": len(paths), "rows": rows, "quarantined": bad + len(bad_files)}
             record = {"batch": number, "started": started, "seconds": seconds, **counts}
             create(f"{tables[MONITORING]}/record.json", json.dumps(record).encode())
         self.seconds += seconds
         for name, count in {"batches": 1, **counts}.items():
             self.counts[name] += count
-        print(
-            f"batch {number}: {rows} rows, {bad} quarantined, {rows / seconds:.1f} images/s",
-            file=sys.stderr,
-            flush=True,
-        )
+        told = f"{rows} rows, {counts['quarantined']} quarantined, {rows / seconds:.1f} images/s"
+        print(f"batch {number}: {told}", file=sys.stderr, flush=True)
 
     @contextmanager
     def _results(self, paths: Sequence[str]) -> Iterator[tuple[DataFrame, Sequence[tuple[str, str]]]]:
         """The rows that are asked for, as `_RESULTS`, each computed once; and the files that cannot be read."""
-        read = read_rows(self._spark, self._data, paths, id_column=self._request.id_column)
+        parquet = self._record.parquet
+        read = read_rows(self._spark, self._data, paths, id_column=self._request.id_column, parquet=parquet)
+        if parquet is None and read.parquet is not None:
+            self._record.parquet = read.parquet
         if read.frame is None:
             yield self._spark.createDataFrame([], _RESULTS), read.bad_files
             return
@@ -193,17 +217,23 @@ class _BatchScorer:
         finally:
             results.unpersist()
 
-    def _check_bad(self, results: DataFrame, bad_files: Sequence[tuple[str, str]], bad: int, rows: int) -> None:
+    def _check_bad(
+        self, results: DataFrame, bad_files: Sequence[tuple[str, str]], bad: int, rows: int, files: int
+    ) -> None:
+        """A file that cannot be read may hold any number of rows, so files are held to the same share."""
         limit = self._request.max_bad_fraction
-        if bad <= limit * rows:
+        if len(bad_files) > limit * files:
+            problem = f"{len(bad_files)} of {files} files cannot be read, more than {limit:g} of them"
+            (first, reason), *_ = bad_files
+        elif bad > limit * rows:
+            problem = f"{bad} of {rows} rows cannot be read, more than {limit:g} of them"
+            found = results.filter(_FAULTY).select("id", "result.fault").first()
+            assert found is not None
+            first, reason = found
+        else:
             return
-        first = bad_files[0] if bad_files else results.filter(_FAULTY).select("id", "result.fault").first()
-        assert first is not None
-        raise UserError(
-            "--max-bad-fraction",
-            f"{bad} of {rows} rows cannot be read, more than {limit:g} of them; the first, {first[0]}: {first[1]}",
-            "mend them or take them away, or raise it; nothing of this batch is published",
-        )
+        mend = "mend them or take them away, or raise it; nothing of this batch is published"
+        raise UserError("--max-bad-fraction", f"{problem}; the first, {first}: {reason}", mend)
 
     def _scores(self, results: DataFrame) -> DataFrame:
         """A row for each row that can be read and model."""
@@ -273,15 +303,82 @@ def _ship(
     return models
 
 
-def _check_state(state: str, data: str, outbox: Outbox) -> None:
-    """An output belongs to one folder of data, and has not lost the record of what is scored."""
-    if not create(f"{state}/data.json", json.dumps({"data": data}).encode()):
-        file_system, path = open_filesystem(f"{state}/data.json")
-        scored = json.loads(file_system.cat_file(path))["data"]
-        if scored != data:
-            raise UserError("--output", f"it holds the scores of {scored}, not of {data}", "name another directory")
-    file_system, path = open_filesystem(f"{state}/checkpoint")
-    if outbox.any_done() and not file_system.exists(path):
-        raise UserError(
-            "--output", f"it holds scores, and {state}/checkpoint, which says of what, is gone", "name a new directory"
-        )
+class _Record:
+    """Which data an output holds the scores of, in a file of its own."""
+
+    def __init__(self, uri: str, of: dict[str, Any]) -> None:
+        self._uri = uri
+        self._kept: dict[str, Any] = {**of, "parquet": None}
+
+    @property
+    def parquet(self) -> bool | None:
+        """Whether the data is Parquet; None before a file was looked at."""
+        return self._kept["parquet"]
+
+    @parquet.setter
+    def parquet(self, value: bool) -> None:
+        self._kept["parquet"] = value
+        self._write()
+
+    def check(self, *, anything_done: bool, checkpoint: str) -> None:
+        """Keep what there is, or begin.
+
+        Raises:
+            UserError: the output is of other data, or has lost the record of what is scored.
+        """
+        file_system, path = open_filesystem(self._uri)
+        if not anything_done:
+            self._write()
+            return
+        if not file_system.exists(open_filesystem(checkpoint)[1]) or not file_system.exists(path):
+            problem = f"it holds scores, and {checkpoint}, which says of what, is gone"
+            raise UserError("--output", problem, "name a new directory")
+        before = json.loads(file_system.cat_file(path))
+        if before["data"] != self._kept["data"]:
+            problem = f"it holds the scores of {before['data']}, not of {self._kept['data']}"
+            raise UserError("--output", problem, "name another directory")
+        if before["where"] != self._kept["where"]:
+            told = " ".join(f"--where {name}={value}" for name, value in before["where"].items()) or "no --where"
+            raise UserError("--where", f"what {self._uri} tells was scored with {told}", "name another --output")
+        self._kept = before
+
+    def _write(self) -> None:
+        """So that it appears whole."""
+        file_system, path = open_filesystem(self._uri)
+        file_system.pipe_file(f"{path}.part", json.dumps(self._kept).encode())
+        file_system.mv(f"{path}.part", path, overwrite=True)
+
+
+def _check(request: Request) -> None:
+    if not 0 <= request.max_bad_fraction <= 1:
+        raise UserError("--max-bad-fraction", f"{request.max_bad_fraction:g}, expected 0 to 1", "0.01 is usual")
+    if request.files_per_batch < 1:
+        raise UserError("--files-per-batch", f"{request.files_per_batch}, expected 1 or more", "1000 is usual")
+
+
+def _check_places(data: str, output: str) -> None:
+    if f"{output}/".startswith(f"{data}/"):
+        raise UserError("--output", f"{output} is within --data", "write elsewhere: it would be scored")
+    scheme = output.partition(":")[0]
+    if scheme not in _RENAMING:
+        problem = f"{scheme}:// does not rename a folder in one step, so that a batch could appear in part"
+        raise UserError("--output", problem, f"name a folder on one of {', '.join(f'{name}://' for name in _RENAMING)}")
+
+
+def _remove_staging(state: str) -> None:
+    """What killed jobs have left."""
+    file_system, path = open_filesystem(state)
+    for left in file_system.glob(f"{path}/staging-*"):
+        file_system.rm(left, recursive=True)
+
+
+def _check_written(table: str, rows: int) -> None:
+    """Executors that do not share the output's file system with the driver write to their own disks."""
+    file_system, path = open_filesystem(table)
+    found = 0
+    for part in file_system.glob(f"{path}/*.parquet"):
+        with file_system.open(part, "rb") as source:
+            found += pq.read_metadata(source).num_rows
+    if found != rows:
+        problem = f"{found} of {rows} rows that were written can be read here"
+        raise UserError("--output", problem, "name a folder that the driver and all executors share")

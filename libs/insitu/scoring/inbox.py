@@ -14,19 +14,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from insitu.cluster.filesystem import open_filesystem
+from insitu.cluster.interrupts import DeferredInterrupts
 from insitu.errors import UserError
 from insitu.scoring.dataframes import quoted
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame, SparkSession
+    from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
 
 ID, SOURCE = "insitu id", "insitu source"
 _FILES = "path string, modificationTime timestamp, length long, content binary"
 _ANY_AGE = "36500d"
-_PARQUET_MAGIC = b"PAR1"
+_WAIT_SECONDS = 1
+_BELOW = "insitu path"
+_MAGIC = b"PAR1"
+_TAIL_BYTES = 8
+_LEAST_BYTES = len(_MAGIC) + _TAIL_BYTES
 _GLOB = re.compile(r"([\\*?\[\]{}^])")
 _AUTHORITY = r"^[A-Za-z][A-Za-z0-9+.-]*:(//[^/]*)?"  # the file: or hdfs://namenode:8020 of a URI
-_FILES_LOOKED_AT = 8
 _TASKS_PER_CORE = 4
 
 
@@ -38,10 +42,12 @@ class Rows:
         frame: the files' own columns, and `ID` and `SOURCE`, strings: what the row is called, and the file's URI; None
             where no file can be read.
         bad_files: those that cannot be, and why.
+        parquet: whether the files are Parquet; None where that is not known yet.
     """
 
     frame: "DataFrame | None"
     bad_files: Sequence[tuple[str, str]]
+    parquet: bool | None
 
 
 def each_batch_of_new_files(
@@ -73,7 +79,9 @@ def each_batch_of_new_files(
     stream = files.load(_literally(data)).select("path").writeStream.foreachBatch(handle_batch)
     query = stream.option("checkpointLocation", checkpoint).trigger(availableNow=True).start()
     try:
-        query.awaitTermination()
+        with DeferredInterrupts(lambda: None) as interrupts:
+            while not query.awaitTermination(_WAIT_SECONDS):
+                interrupts.deliver()
     except Exception:
         if errors:
             raise errors[0] from None
@@ -82,57 +90,74 @@ def each_batch_of_new_files(
         query.stop()
 
 
-def read_rows(spark: "SparkSession", data: str, paths: Sequence[str], *, id_column: str | None) -> Rows:
-    """The rows of Parquet files, or a row for each image file, as it is by the first files' first bytes.
+def read_rows(
+    spark: "SparkSession", data: str, paths: Sequence[str], *, id_column: str | None, parquet: bool | None
+) -> Rows:
+    """The rows of Parquet files, or a row for each image file.
 
     Args:
         data: the folder that the files are in; folders such as `site=north` below it are columns.
         paths: URIs.
         id_column: of Parquet; None takes `id` if there is one, else a row is called by its file and its place there.
+        parquet: what the folder is known to hold; None takes Parquet where any of these files is.
 
     Raises:
-        UserError: no such column.
+        UserError: no such column, or files whose columns have other types.
     """
     from pyspark.sql import functions as F
 
-    if not any(map(_is_parquet, paths[:_FILES_LOOKED_AT])):
-        frame = spark.read.format("binaryFile").load([_literally(path) for path in paths])
-        root = re.sub(_AUTHORITY, "", data).rstrip("/")
-        below = F.substring(F.regexp_replace("path", _AUTHORITY, ""), len(root) + 2, 1 << 30)
-        return Rows(frame.withColumns({ID: below, SOURCE: _uri(F.col("path"))}), [])
-    bad = _bad_files(spark, paths)
-    good = [path for path in paths if path not in dict(bad)]
+    if not paths:
+        return Rows(None, [], parquet)
+    root = re.sub(_AUTHORITY, "", data).rstrip("/")
+    context = spark.sparkContext
+    tasks = min(len(paths), _TASKS_PER_CORE * context.defaultParallelism)
+    looks = context.parallelize(paths, tasks).map(_look).collect()
+    if not (parquet or (parquet is None and any(look.parquet for look in looks))):
+        frame = _reader(spark.read.format("binaryFile")).load([_literally(path) for path in paths])
+        path = F.regexp_replace("path", _AUTHORITY, "")
+        below = F.substring(path, len(root) + 2, 1 << 30)
+        frame = _with_folders(frame, below, [re.sub(_AUTHORITY, "", path)[len(root) :] for path in paths])
+        return Rows(frame.withColumns({ID: below, SOURCE: _uri(F.col("path"))}), [], False)
+    bad = [(look.path, look.fault) for look in looks if look.fault]
+    good = [path for path, look in zip(paths, looks, strict=True) if not look.fault]
     if not good:
-        return Rows(None, bad)
-    frame = _with_folders(spark.read.option("recursiveFileLookup", True).parquet(*map(_literally, good)), good)
+        return Rows(None, bad, True)
+    _check_types([look for look in looks if not look.fault])
+    frame = _reader(spark.read.option("mergeSchema", True)).parquet(*map(_literally, good))
     if id_column is not None and id_column not in frame.columns:
         raise UserError("--id-column", f"the data has no column {id_column}", f"name one of {', '.join(frame.columns)}")
     name = id_column or ("id" if "id" in frame.columns else None)
-    place = F.concat_ws(" row ", _decoded(F.col("_metadata.file_name")), F.col("_metadata.row_index"))
+    source = F.url_decode(F.regexp_replace("_metadata.file_path", r"\+", "%2B"))  # of a URI's percent signs
+    below = F.substring(F.regexp_replace(source, _AUTHORITY, ""), len(root) + 2, 1 << 30)
+    place = F.concat_ws(" row ", below, F.col("_metadata.row_index"))
     identity = F.coalesce(frame[quoted(name)].cast("string"), place) if name else place
-    source = _decoded(F.col("_metadata.file_path"))
-    return Rows(frame.withColumns({ID: identity, SOURCE: _uri(source)}), bad)
+    frame = frame.withColumns({ID: identity, SOURCE: _uri(source), _BELOW: below})
+    folders = [re.sub(_AUTHORITY, "", path)[len(root) :] for path in good]
+    return Rows(_with_folders(frame, F.col(quoted(_BELOW)), folders).drop(_BELOW), bad, True)
 
 
-def _with_folders(frame: "DataFrame", paths: Sequence[str]) -> "DataFrame":
+def _reader(reader: "DataFrameReader") -> "DataFrameReader":
+    """One that leaves no file out without a word, whatever the session is set to, and looks for no columns itself."""
+    for option in ("ignoreCorruptFiles", "ignoreMissingFiles"):
+        reader = reader.option(option, False)
+    return reader.option("recursiveFileLookup", True)
+
+
+def _with_folders(frame: "DataFrame", below: "Column", paths: Sequence[str]) -> "DataFrame":
     """The rows, with a column for each folder such as `site=north`, null where a file is in none.
 
-    Spark's own discovery leaves out files that are below none of them.
+    Spark's own discovery leaves out files that are below none of them. Values are written as Hive and Spark do, with
+    percent signs and `__HIVE_DEFAULT_PARTITION__` for null.
     """
     from pyspark.sql import functions as F
 
+    own = {column.lower() for column in frame.columns}
     folders = {part.partition("=")[0] for path in paths for part in path.split("/")[:-1] if "=" in part}
-    for name in sorted(folders - set(frame.columns)):
-        value = F.regexp_extract("_metadata.file_path", f"/{re.escape(name)}=([^/]*)/", 1)
-        frame = frame.withColumn(name, F.when(value != "", _decoded(value)))
+    for name in sorted(name for name in folders if name and name.lower() not in own):
+        value = F.regexp_extract(F.concat(F.lit("/"), below), f"/{re.escape(name)}=([^/]*)/", 1)
+        written = (value != "") & (value != "__HIVE_DEFAULT_PARTITION__")
+        frame = frame.withColumn(name, F.when(written, F.url_decode(F.regexp_replace(value, r"\+", "%2B"))))
     return frame
-
-
-def _decoded(part: "Column") -> "Column":
-    """A part of a URI as Spark's `_metadata` has it, without its percent signs."""
-    from pyspark.sql import functions as F
-
-    return F.url_decode(F.regexp_replace(part, r"\+", "%2B"))
 
 
 def _uri(path: "Column") -> "Column":
@@ -140,6 +165,54 @@ def _uri(path: "Column") -> "Column":
     from pyspark.sql import functions as F
 
     return F.regexp_replace(path, "^file:/+", "file:///")
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What a file is by its first and last bytes.
+
+    Attributes:
+        path: its URI.
+        parquet: whether it begins as Parquet does.
+        fault: why it is no whole Parquet file, or "".
+        types: of its columns, by name.
+    """
+
+    path: str
+    parquet: bool
+    fault: str
+    types: dict[str, str]
+
+
+def _look(path: str) -> _Look:
+    """Look at a file; a file system that fails raises, so that no file is taken for damaged by that."""
+    uri = re.sub("^file:/+", "file:///", path)
+    file_system, place = open_filesystem(path)
+    with file_system.open(place, "rb") as source:
+        begin = source.read(len(_MAGIC))
+        size = source.seek(0, 2)
+        if begin != _MAGIC or size < _LEAST_BYTES:
+            return _Look(uri, begin == _MAGIC, f"no Parquet file: {size} bytes starting with {begin!r}", {})
+        source.seek(size - _TAIL_BYTES)
+        tail = source.read(_TAIL_BYTES)
+        footer_bytes = min(int.from_bytes(tail[:4], "little"), size - _TAIL_BYTES)
+        source.seek(size - _TAIL_BYTES - footer_bytes)
+        footer = source.read(footer_bytes)
+    try:
+        schema = pq.read_metadata(pa.BufferReader(_MAGIC + footer + tail)).schema.to_arrow_schema()
+    except (pa.ArrowException, OSError) as error:
+        return _Look(uri, True, f"no whole Parquet file: {' '.join(str(error).split())}", {})
+    return _Look(uri, True, "", {field.name: str(field.type) for field in schema})
+
+
+def _check_types(looks: Sequence[_Look]) -> None:
+    seen: dict[str, _Look] = {}
+    for look in looks:
+        for name, kind in look.types.items():
+            first = seen.setdefault(name, look)
+            if first.types[name] != kind:
+                problem = f"column {name} is {kind} in {look.path} and {first.types[name]} in {first.path}"
+                raise UserError("--data", problem, "write one of them again, or take it away")
 
 
 def is_empty(data: str, *, setting: str) -> bool:
@@ -153,30 +226,6 @@ def is_empty(data: str, *, setting: str) -> bool:
         found = "is a file" if file_system.exists(path) else "does not exist"
         raise UserError(setting, f"{data} {found}", "name a folder of Parquet files or of images")
     return not any(files for _, _, files in file_system.walk(path))
-
-
-def _bad_files(spark: "SparkSession", paths: Sequence[str]) -> list[tuple[str, str]]:
-    """Parquet files whose footer cannot be read."""
-    context = spark.sparkContext
-    tasks = min(len(paths), _TASKS_PER_CORE * context.defaultParallelism)
-    reasons = context.parallelize(paths, tasks).map(_fault).collect()
-    return [(path, reason) for path, reason in zip(paths, reasons, strict=True) if reason]
-
-
-def _fault(path: str) -> str:
-    file_system, place = open_filesystem(path)
-    try:
-        with file_system.open(place, "rb") as source:
-            pq.read_metadata(source)
-    except (pa.ArrowException, OSError) as error:
-        return " ".join(str(error).split())
-    return ""
-
-
-def _is_parquet(path: str) -> bool:
-    file_system, place = open_filesystem(path)
-    with file_system.open(place, "rb") as source:
-        return source.read(len(_PARQUET_MAGIC)) == _PARQUET_MAGIC
 
 
 def _literally(path: str) -> str:

@@ -21,12 +21,44 @@ STALE_SECONDS = 600
 _WRITING_SECONDS = 2
 
 
+class Lock:
+    """A lock file that this job holds."""
+
+    def __init__(self, uri: str, owner: dict[str, Any]) -> None:
+        self._uri = uri
+        self._owner = owner
+
+    @property
+    def id(self) -> str:
+        """Another one whenever the lock is taken."""
+        return self._owner["id"]
+
+    def check(self) -> None:
+        """Raise `RuntimeError` where another job has taken it over, because this one stood still for too long."""
+        file_system, path = open_filesystem(self._uri)
+        if _parsed(file_system.cat_file(path)).get("id") != self.id:
+            raise RuntimeError(f"{self._uri} was taken over by another job: this one stood still for too long")
+
+    def beat(self, ended: Event) -> None:
+        file_system, path = open_filesystem(self._uri)
+        while not ended.wait(BEAT_SECONDS):
+            with suppress(*FILE_SYSTEM_ERRORS):  # away for a while, or taken over: the job itself finds out
+                self.check()
+                file_system.pipe_file(path, _text(self._owner))
+
+    def release(self) -> None:
+        file_system, path = open_filesystem(self._uri)
+        with suppress(FileNotFoundError):
+            if _parsed(file_system.cat_file(path)).get("id") == self.id:
+                file_system.rm_file(path)
+
+
 @contextmanager
-def locked(uri: str, *, setting: str, output: str) -> Iterator[None]:
+def locked(uri: str, *, setting: str, output: str) -> Iterator[Lock]:
     """Hold a lock file while the block runs.
 
-    It names its owner and is written anew every half minute. One whose owner is a process of this host that has ended,
-    or that nobody has written for ten minutes, is taken over, and that is said.
+    It names its owner and is written anew every half minute. One whose owner is a process of this user and host that
+    has ended, or that nobody has written for ten minutes, is taken over, and that is said.
 
     Args:
         uri: of the lock file, on any file system.
@@ -38,17 +70,15 @@ def locked(uri: str, *, setting: str, output: str) -> Iterator[None]:
     owner = _owner()
     while not create(uri, _text(owner)):
         _take_away_if_stale(uri, setting, output)
-    ended = Event()
-    beating = Thread(target=_beat, args=(uri, owner, ended), name="insitu-lock", daemon=True)
+    lock, ended = Lock(uri, owner), Event()
+    beating = Thread(target=lock.beat, args=(ended,), name="insitu-lock", daemon=True)
     beating.start()
     try:
-        yield
+        yield lock
     finally:
         ended.set()
         beating.join()
-        file_system, path = open_filesystem(uri)
-        with suppress(FileNotFoundError):
-            file_system.rm_file(path)
+        lock.release()
 
 
 def _owner() -> dict[str, Any]:
@@ -56,6 +86,7 @@ def _owner() -> dict[str, Any]:
         "id": uuid4().hex,
         "user": getpass.getuser(),
         "host": socket.gethostname(),
+        "processes": _processes(),
         "pid": os.getpid(),
         "started": _process_start(os.getpid()),
         "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -64,13 +95,6 @@ def _owner() -> dict[str, Any]:
 
 def _text(owner: dict[str, Any]) -> bytes:
     return json.dumps(owner | {"beat": time.time()}).encode()
-
-
-def _beat(uri: str, owner: dict[str, Any], ended: Event) -> None:
-    file_system, path = open_filesystem(uri)
-    while not ended.wait(BEAT_SECONDS):
-        with suppress(*FILE_SYSTEM_ERRORS):  # away for a while: the job itself says so
-            file_system.pipe_file(path, _text(owner))
 
 
 def _take_away_if_stale(uri: str, setting: str, output: str) -> None:
@@ -90,8 +114,10 @@ def _take_away_if_stale(uri: str, setting: str, output: str) -> None:
     gone = f"{path}.{uuid4().hex[:8]}"
     with suppress(FileNotFoundError):  # somebody else was faster
         file_system.mv(path, gone)
-        if owner and _parsed(file_system.cat_file(gone)).get("id") != owner["id"]:
-            file_system.mv(gone, path)
+        moved = _parsed(file_system.cat_file(gone))
+        if moved != owner:  # it was written meanwhile, by an owner that lives
+            if not file_system.exists(path):
+                file_system.mv(gone, path)
             return
         file_system.rm_file(gone)
         whose = f"process {owner['pid']} on {owner['host']}" if owner else "a job that was killed"
@@ -107,9 +133,15 @@ def _parsed(text: bytes) -> dict[str, Any]:
 
 
 def _is_stale(owner: dict[str, Any]) -> bool:
-    if owner["host"] == socket.gethostname() and _process_start(owner["pid"]) != owner["started"]:
+    mine = (owner["processes"], owner["user"]) == (_processes(), getpass.getuser())
+    if mine and _process_start(owner["pid"]) != owner["started"]:
         return True
     return time.time() - owner["beat"] > STALE_SECONDS
+
+
+def _processes() -> str:
+    """What a process's number is unique in: the machine since it started, and the container."""
+    return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
 
 
 def _process_start(pid: int) -> str | None:

@@ -1,6 +1,6 @@
 """A batch's tables appear together, once: written under a hidden name, then renamed, the scores last."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from insitu.cluster.filesystem import open_filesystem
@@ -16,12 +16,14 @@ class Outbox:
 
     Args:
         uri: of the folder, which one job at a time may write to.
-        staging: a folder on the same file system whose content is worth nothing when the job has ended.
+        staging: a folder on the same file system that nobody else uses.
+        before_publishing: called when all tables of a batch are written; what it raises keeps them from appearing.
     """
 
-    def __init__(self, uri: str, *, staging: str) -> None:
+    def __init__(self, uri: str, *, staging: str, before_publishing: Callable[[], None]) -> None:
         self._uri = uri
         self._staging = staging
+        self._before_publishing = before_publishing
 
     def is_done(self, number: int) -> bool:
         file_system, path = open_filesystem(self._place(SCORES, number))
@@ -35,18 +37,19 @@ class Outbox:
     def publishing(self, number: int) -> Iterator[dict[str, str]]:
         """A batch's tables to write, by name; where the block succeeds they appear.
 
-        What an earlier try has left is removed first.
+        What an earlier try of the batch has left is removed first.
         """
         file_system, staging = open_filesystem(self._staging)
-        if file_system.exists(staging):
-            file_system.rm(staging, recursive=True)
+        places = {name: open_filesystem(self._place(name, number))[1] for name in _TABLES}
+        for left in (staging, *places.values()):
+            if file_system.exists(left):
+                file_system.rm(left, recursive=True)
         yield {name: f"{self._staging}/{name}" for name in _TABLES}
-        for name in _TABLES:
-            _, place = open_filesystem(self._place(name, number))
-            if file_system.exists(place):
-                file_system.rm(place, recursive=True)
+        self._before_publishing()
+        for name, place in places.items():
             file_system.makedirs(place.rpartition("/")[0], exist_ok=True)
             file_system.mv(f"{staging}/{name}", place, recursive=True)
+        file_system.rm(staging, recursive=True)
 
     def _place(self, name: str, number: int) -> str:
         return f"{self._uri}/{name}/batch={number:08d}"

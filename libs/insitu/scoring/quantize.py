@@ -98,7 +98,7 @@ def quantize(
         found = {"fp32": judge.measure(network, "fp32", made / artifact.MODEL)}
         if ir.has_bf16():
             ir.save(network, made / "bf16", precision="bf16")
-            found["bf16"] = judge.measure(network, "bf16", made / "bf16")
+            found["bf16"] = judge.measure(made / "bf16" / ir.XML, "bf16", made / "bf16")
             judge.refuse_worse(found, "bf16")
         calibration, validation = splits.calibration, splits.validation
         batches = -(-calibration.rows // _BATCH)
@@ -111,7 +111,7 @@ def quantize(
                 network, calibration, validation, judge.metric_of, batches=batches, ranges=ranges, max_drop=max_drop
             )
         ir.save(small, made / "int8", precision="int8")
-        found["int8"] = judge.measure(small, "int8", made / "int8")
+        found["int8"] = judge.measure(made / "int8" / ir.XML, "int8", made / "int8")
         judge.refuse_worse(found, "int8")
         summary = {
             "output": output,
@@ -122,7 +122,7 @@ def quantize(
         }
         provenance = artifact.read_json(source / artifact.PROVENANCE)
         provenance["quantization"] = {
-            "of_model": artifact.identity(source),
+            "of_model": artifact.identity(str(source)),
             "data": {"uri": data, "fingerprint": splits.dataset.fingerprint},
             "calibration": {"ranges": ranges, "rows": calibration.rows, "seed": recipe.training.seed},
             "max_drop": max_drop,
@@ -161,7 +161,8 @@ class _Judge:
         return Measured(metrics, round(self._speed, 1), size)
 
     def metrics(self, network: Any, precision: ir.Precision) -> Metrics:
-        predict = ir.compile_network(network.clone(), precision=precision, rows=_BATCH, threads=usable_cores())
+        own = network if isinstance(network, Path) else network.clone()
+        predict = ir.compile_network(own, precision=precision, rows=_BATCH, threads=usable_cores())
         return self._evaluate(predict, self._validation)
 
     def metric_of(self, predict: Callable[[np.ndarray], np.ndarray], batches: Batches) -> float:
@@ -201,10 +202,11 @@ class _Judge:
                 labels.append(truth)
         self._speed = 1 / median(seconds)
         assert self._task.classes is not None
+        found = np.concatenate(scores)
         return evaluate(
             kind=self._task.kind,
             labels=np.concatenate(labels),
-            scores=np.concatenate(scores),
+            scores=np.nan_to_num(found),  # NaN counts as the lowest score, so that such a precision is worse
             class_names=list(self._task.classes),
         )
 

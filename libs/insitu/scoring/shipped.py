@@ -77,7 +77,7 @@ def ship(
     context = spark.sparkContext
     with artifact.verified(directory, setting=setting, part=artifact.MODEL) as local:
         signature = artifact.Signature.from_json(artifact.read_json(local / artifact.SIGNATURE))
-        identity = artifact.identity(local)
+        identity = artifact.identity(str(local))
         name = f"insitu-{identity}-{runtime}-{precision}.zip"
         if not any(known.endswith(f"/{name}") for known in context.listArchives):
             archive = Path(context._temp_dir) / name  # which lives as long as the session: Spark serves it to executors

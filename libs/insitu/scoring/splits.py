@@ -14,11 +14,12 @@ from pyspark.sql import SparkSession
 from insitu.data.dataset import Dataset, open_dataset
 from insitu.data.plan import Rows, ShardPlan, plan_shards
 from insitu.data.readers import READERS
-from insitu.data.scan import scan
+from insitu.data.scan import Scan, scan
 from insitu.data.selection import Selection, select
 from insitu.data.stream import stream_batches
 from insitu.errors import UserError
 from insitu.recipe import Recipe
+from insitu.tasks import TASKS, LabelCounts
 
 _WINDOW_MIB = 256
 
@@ -98,8 +99,9 @@ def read_splits(spark: SparkSession, recipe: Recipe, data: str, *, calibration_r
         raise UserError(
             "--data",
             f"{found.bad_rows} of {dataset.rows} rows cannot be used; the first, {first.id}: {first.reason}",
-            "mend the rows, or raise data.max_bad_fraction in the model's recipe",
+            "mend the rows",
         )
+    _check_labels(recipe, dataset, selection.label.name, found)
     sizes = {name: sum(map(len, pieces)) for name, pieces in found.rows.items()}
     for name, size in sizes.items():
         if not size:
@@ -116,3 +118,15 @@ def read_splits(spark: SparkSession, recipe: Recipe, data: str, *, calibration_r
         calibration=part(found.rows["train"], most=calibration_rows, shuffled=True),
         validation=part(found.rows["validation"], most=sizes["validation"], shuffled=False),
     )
+
+
+def _check_labels(recipe: Recipe, dataset: Dataset, label: str, found: Scan) -> None:
+    """Labels have to mean the classes that the model learned."""
+    classes = recipe.task.classes or ()
+    theirs = dataset.class_names(label)
+    if theirs is not None and tuple(theirs) != classes:
+        problem = f"its classes are {', '.join(theirs)}, and the model's {', '.join(classes)}"
+        raise UserError("--data", problem, "bring labels of the model's classes, in their order")
+    for tally in found.labels.values():
+        counts = LabelCounts(tally.rows, tally.values, tuple(width for width, _ in tally.widths.most_common()))
+        TASKS[recipe.task.kind].check_range(counts, len(classes))
