@@ -21,7 +21,7 @@ def test_the_same_command_every_hour(submit: Callable[..., Submitted], tmp_path:
     command = (JOB, "--model", model, "--data", tmp_path / "data", "--output", tmp_path / "out", *options)
     first, second = submit(*command), submit(*command)
     assert first.summary["rows"] == 2
-    assert first.summary["models"][0]["precision"] == "bf16"
+    assert first.summary["precision"] == "bf16"
     assert len(first.stdout.splitlines()) == 1
     assert "batch 0: 1 files" in first.stderr
     assert second.summary["rows"] == 0

@@ -82,7 +82,7 @@ def test_what_is_new_is_scored_once(
     np.testing.assert_allclose(found, expected[:6], rtol=0, atol=1e-4)
     assert [row["decision"] for row in rows] == [[str(k)] for k in expected[:6].argmax(axis=1)]
     assert rows[0]["source"] == f"file:///{str(data / 'a.parquet')[1:]}"
-    assert {row["model"] for row in rows} == {first["models"][0]["id"]}
+    assert {row["model"] for row in rows} == {first["models"][0]}
     assert {row["precision"] for row in rows} == {"fp32"}
     record = json.loads((tmp_path / "out/monitoring/batch=00000001/record.json").read_text())
     assert (record["rows"], record["files"], record["quarantined"]) == (3, 2, 0)
@@ -160,7 +160,7 @@ def test_several_models_in_one_pass(
     assert len(rows) == 4
     theirs = insitu.load(other).model.predict(decoded(IMAGES[:2]), verbose=0)
     for model, scores in zip(summary["models"], (expected, theirs), strict=True):
-        own = [row for row in rows if row["model"] == model["id"]]
+        own = [row for row in rows if row["model"] == model]
         found = [[row["scores"][name] for name in ("0", "1", "2")] for row in own]
         np.testing.assert_allclose(found, scores[:2], rtol=0, atol=1e-4)
 
@@ -180,6 +180,62 @@ def test_thresholds_by_a_column(spark: SparkSession, data: Path, tmp_path: Path,
     by = ByColumn(column="site", values={"north": {"0": 1.0, "1": 1.0, "2": 1.0}})
     scored(request=Request(thresholds=Thresholds(by=by)))
     assert sorted(len(row["decision"]) for row in table(spark, tmp_path, "scores")) == [0, 1]
+
+
+def test_folders_are_columns(spark: SparkSession, data: Path, tmp_path: Path, scored: Scored) -> None:
+    """As Spark writes them: percent signs for what a path cannot hold, and a word for null."""
+    frame = spark.createDataFrame([("a", "10:30 +1"), ("b", "o'hare"), ("c", None)], "id string, `seen at` string")
+    images = spark.createDataFrame([("abc"[n], IMAGES[n]) for n in range(3)], "id string, image binary")
+    frame.join(images, "id").write.partitionBy("seen at").mode("append").parquet(str(data))
+    add(data, "outside.parquet", [3])
+    assert scored(request=Request(where={"seen at": "10:30 +1"}))["rows"] == 1
+    assert scored(output=str(tmp_path / "all"))["rows"] == 4
+
+
+def test_rows_are_called_by_their_folder_too(spark: SparkSession, data: Path, tmp_path: Path, scored: Scored) -> None:
+    for day in ("day=1", "day=2"):
+        (data / day).mkdir()
+        pq.write_table(pa.table({"image": IMAGES[:1]}), data / day / "part 0.parquet")
+    scored()
+    found = [row["id"] for row in table(spark, tmp_path, "scores")]
+    assert found == ["day=1/part 0.parquet row 0", "day=2/part 0.parquet row 0"]
+
+
+def test_columns_of_other_types_are_named(data: Path, scored: Scored) -> None:
+    add(data, "a.parquet", [0])
+    pq.write_table(pa.table({"id": [7], "image": IMAGES[:1]}), data / "b.parquet")
+    with pytest.raises(UserError, match=r"--data: column id is int64 in .*b\.parquet and string in .*a\.parquet"):
+        scored()
+
+
+def test_a_bad_file_alone_in_a_folder_of_parquet(
+    spark: SparkSession, data: Path, tmp_path: Path, scored: Scored
+) -> None:
+    """It is not taken for an image, and does not end the schedule."""
+    add(data, "a.parquet", [0], site=["north"])
+    request = Request(where={"site": "north"}, max_bad_fraction=1)
+    assert scored(request=request)["rows"] == 1
+    (data / "b.parquet").write_bytes(b"garbage")
+    (data / "empty.parquet").touch()
+    assert scored(request=request)["quarantined"] == 1
+    add(data, "c.parquet", [1], site=["north"])
+    assert scored(request=request)["rows"] == 1
+    (row,) = table(spark, tmp_path, "quarantine")
+    assert row["source"] == f"file://{data}/b.parquet"
+
+
+def test_another_condition_wants_another_output(data: Path, scored: Scored) -> None:
+    add(data, "a.parquet", [0, 1], site=["north", "south"])
+    scored(request=Request(where={"site": "north"}))
+    with pytest.raises(UserError, match=r"--where: what .* tells was scored with --where site=north; name another"):
+        scored()
+
+
+def test_an_output_is_not_bound_before_it_holds_scores(data: Path, tmp_path: Path, scored: Scored) -> None:
+    (tmp_path / "mistyped").mkdir()
+    assert scored(data=str(tmp_path / "mistyped"))["rows"] == 0
+    add(data, "a.parquet", [0])
+    assert scored()["rows"] == 1
 
 
 def test_rows_without_an_id(spark: SparkSession, data: Path, tmp_path: Path, scored: Scored) -> None:
@@ -202,6 +258,13 @@ def test_mistakes_are_named(data: Path, tmp_path: Path, scored: Scored) -> None:
         scored(output=str(tmp_path / "3"), request=Request(thresholds=Thresholds(classes={"7": 0.5})))
     with pytest.raises(UserError, match=r"--where: expected COLUMN=VALUE, got 'site'"):
         conditions(["site"])
+    for limit in (-1.0, float("nan")):
+        with pytest.raises(UserError, match=r"--max-bad-fraction: .*, expected 0 to 1"):
+            scored(request=Request(max_bad_fraction=limit))
+    with pytest.raises(UserError, match=r"--files-per-batch: 0, expected 1 or more"):
+        scored(request=Request(files_per_batch=0))
+    with pytest.raises(UserError, match=r"--model: .*none is no model directory"):
+        scored(models=[str(tmp_path / "none")])
     scored()
     with pytest.raises(UserError, match=r"--output: it holds the scores of .*data in, not of .*elsewhere"):
         (tmp_path / "elsewhere").mkdir()

@@ -119,10 +119,10 @@ def read_rows(
         frame = _with_folders(frame, below, [re.sub(_AUTHORITY, "", path)[len(root) :] for path in paths])
         return Rows(frame.withColumns({ID: below, SOURCE: _uri(F.col("path"))}), [], False)
     bad = [(look.path, look.fault) for look in looks if look.fault]
-    good = [path for path, look in zip(paths, looks, strict=True) if not look.fault]
+    good = [path for path, look in zip(paths, looks, strict=True) if look.rows]
     if not good:
         return Rows(None, bad, True)
-    _check_types([look for look in looks if not look.fault])
+    _check_types([look for look in looks if look.rows])
     frame = _reader(spark.read.option("mergeSchema", True)).parquet(*map(_literally, good))
     if id_column is not None and id_column not in frame.columns:
         raise UserError("--id-column", f"the data has no column {id_column}", f"name one of {', '.join(frame.columns)}")
@@ -175,12 +175,14 @@ class _Look:
         path: its URI.
         parquet: whether it begins as Parquet does.
         fault: why it is no whole Parquet file, or "".
+        rows: of a whole one.
         types: of its columns, by name.
     """
 
     path: str
     parquet: bool
     fault: str
+    rows: int
     types: dict[str, str]
 
 
@@ -192,17 +194,18 @@ def _look(path: str) -> _Look:
         begin = source.read(len(_MAGIC))
         size = source.seek(0, 2)
         if begin != _MAGIC or size < _LEAST_BYTES:
-            return _Look(uri, begin == _MAGIC, f"no Parquet file: {size} bytes starting with {begin!r}", {})
+            return _Look(uri, begin == _MAGIC, f"no Parquet file: {size} bytes starting with {begin!r}", 0, {})
         source.seek(size - _TAIL_BYTES)
         tail = source.read(_TAIL_BYTES)
         footer_bytes = min(int.from_bytes(tail[:4], "little"), size - _TAIL_BYTES)
         source.seek(size - _TAIL_BYTES - footer_bytes)
         footer = source.read(footer_bytes)
     try:
-        schema = pq.read_metadata(pa.BufferReader(_MAGIC + footer + tail)).schema.to_arrow_schema()
+        metadata = pq.read_metadata(pa.BufferReader(_MAGIC + footer + tail))
+        schema = metadata.schema.to_arrow_schema()
     except (pa.ArrowException, OSError) as error:
-        return _Look(uri, True, f"no whole Parquet file: {' '.join(str(error).split())}", {})
-    return _Look(uri, True, "", {field.name: str(field.type) for field in schema})
+        return _Look(uri, True, f"no whole Parquet file: {' '.join(str(error).split())}", 0, {})
+    return _Look(uri, True, "", metadata.num_rows, {field.name: str(field.type) for field in schema})
 
 
 def _check_types(looks: Sequence[_Look]) -> None:
