@@ -23,6 +23,7 @@ T = TypeVar("T")
 _POLL_SECONDS = 1
 _STOP_SECONDS = 60
 _LOSS_SECONDS = 2
+_SURE_LOSS_SECONDS = 20
 _CLOSE_SECONDS = 10
 # Spark's account of a failed stage, and in it what the worker itself said.
 _FAILURE = re.compile(
@@ -134,21 +135,21 @@ class Trainer:
 
         if not isinstance(error, Py4JJavaError) or "SparkContext was shut down" in str(error):
             return error
-        lost = self._lost()
-        if lost:
-            return WorkerLost(lost)
         failure = str(error.java_exception)
         found = _FAILURE.search(failure)
-        if found is None:
+        rank, what = (int(found[1]), found[2].rstrip()) if found else (0, "")
+        lost = self._lost(_SURE_LOSS_SECONDS if what.startswith(_LOSSES) else _LOSS_SECONDS)
+        if lost:
+            return WorkerLost(lost)
+        if not what:
             return WorkerError(failure)
-        rank, what = int(found[1]), found[2].rstrip()
         kinds = {_PASSING_ERRORS: _Passing, _LOSSES: WorkerLost}
         kind = next((kind for names, kind in kinds.items() if what.startswith(names)), WorkerError)
         return kind(f"rank {rank} on {self._hosts[rank]}:\n{what}")
 
-    def _lost(self) -> str:
-        """Which executors are gone, once Spark knows; "" where it knows of none."""
-        end = time.monotonic() + _LOSS_SECONDS
+    def _lost(self, seconds: float) -> str:
+        """Which executors are gone, once Spark knows; "" where it knows of none by then."""
+        end = time.monotonic() + seconds
         while True:
             gone = sorted(set(self._executors) - set(executor_ids(self._spark)))
             if gone or time.monotonic() > end:
