@@ -14,6 +14,7 @@ from sklearn.datasets import load_digits
 from insitu import artifact
 from insitu.data.decode import decode
 from insitu.models import build
+from insitu.scoring import ir
 
 CLASSES = 3
 SIZE = (32, 32)
@@ -64,11 +65,13 @@ def random_model(
     return model
 
 
-def write_model(model: tf.keras.Model, directory: Path) -> str:
-    """A model directory, as a training job publishes it."""
+def write_model(model: tf.keras.Model, directory: Path, *, with_ir: bool = False) -> str:
+    """A model directory, as a training job publishes it; perhaps with OpenVINO's form of it in fp32."""
     source = directory / "source"
     source.mkdir(parents=True)
     model.save(source / artifact.MODEL)
+    if with_ir:
+        ir.save(ir.convert(model), source / "fp32", precision="fp32")
     height, width, channels = model.input.shape[1:]
     reads_images, entry = model.input.dtype == "uint8", model.input_names[0]
     signature = artifact.Signature(

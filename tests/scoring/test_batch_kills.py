@@ -54,7 +54,7 @@ def killed(arguments: list[str], rng: random.Random) -> bool:
     try:
         while not batches.wait(0.05) and process.poll() is None:
             pass
-        time.sleep(rng.uniform(0, 4))
+        time.sleep(rng.uniform(0, 6))
         if process.poll() is not None:
             assert process.returncode == 0
             return False
@@ -71,7 +71,7 @@ def rows_of(output: Path, name: str) -> pa.Table:
 
 @pytest.mark.slow
 def test_no_row_is_lost_and_none_comes_twice(tmp_path: Path) -> None:
-    model = write_model(random_model("squeezenet"), tmp_path / "models")
+    model = write_model(random_model("squeezenet"), tmp_path / "models", with_ir=True)
     write_files(tmp_path / "data")
     given = ["--model", model, "--data", str(tmp_path / "data"), "--max-bad-fraction", "0.2"]
     spark_submit(JOB, *given, "--output", tmp_path / "undisturbed")
