@@ -18,14 +18,13 @@ from scored_models import IMAGES, random_model, write_model
 from standalone import stop_group
 
 JOB = "jobs/score_batch.py"
-FILES, ROWS = 60, 7
+FILES, ROWS = 20, 7
 KILLS = 20
 
 
-def write_files(folder: Path) -> None:
+def write_files(folder: Path, first: int) -> None:
     """Files of some images, the last of each no image."""
-    folder.mkdir()
-    for number in range(FILES):
+    for number in range(first, first + FILES):
         rows = [(number * ROWS + row) for row in range(ROWS)]
         images = [IMAGES[row % len(IMAGES)] for row in rows[:-1]] + [b"no image"]
         pq.write_table(pa.table({"id": [f"{row:04d}" for row in rows], "image": images}), folder / f"{number}.parquet")
@@ -72,19 +71,20 @@ def rows_of(output: Path, name: str) -> pa.Table:
 @pytest.mark.slow
 def test_no_row_is_lost_and_none_comes_twice(tmp_path: Path) -> None:
     model = write_model(random_model("squeezenet"), tmp_path / "models", with_ir=True)
-    write_files(tmp_path / "data")
-    given = ["--model", model, "--data", str(tmp_path / "data"), "--max-bad-fraction", "0.2"]
-    spark_submit(JOB, *given, "--output", tmp_path / "undisturbed")
+    data = tmp_path / "data"
+    data.mkdir()
+    given = ["--model", model, "--data", str(data), "--max-bad-fraction", "0.2"]
     disturbed = [*given, "--output", str(tmp_path / "disturbed"), "--files-per-batch", "1"]
     rng = random.Random(SEED)
-    kills = 0
-    while killed(disturbed, rng):
-        kills += 1
-        if kills >= KILLS:
-            disturbed[-1] = "1000"  # the rest at once
-            assert spark_submit(JOB, *disturbed).returncode == 0
-            break
-    assert kills >= KILLS, f"the job ended after {kills} kills, seed {SEED}"
+    kills = files = 0
+    while kills < KILLS:
+        write_files(data, files)
+        files += FILES
+        while kills < KILLS and killed(disturbed, rng):
+            kills += 1
+    disturbed[-1] = "1000"  # the rest at once
+    assert spark_submit(JOB, *disturbed).returncode == 0
+    assert spark_submit(JOB, *given, "--output", tmp_path / "undisturbed").summary["rows"] == files * ROWS
     for name in ("scores", "quarantine"):
         found, expected = (rows_of(tmp_path / run, name)["id"].to_pylist() for run in ("disturbed", "undisturbed"))
         assert found == expected, f"seed {SEED}"
