@@ -40,15 +40,9 @@ def main() -> dict[str, Any]:
     )
     from insitu.scoring.batch import Request, conditions, score_batch
 
-    request = Request(
-        id_column=args.id_column,
-        image_column=args.image_column,
-        tensor_column=args.tensor_column,
-        where=conditions(args.where),
-        thresholds=thresholds,
-        max_bad_fraction=args.max_bad_fraction,
-        files_per_batch=args.files_per_batch,
-    )
+    given = ("id_column", "image_column", "tensor_column", "max_bad_fraction", "files_per_batch")
+    asked = {name: getattr(args, name) for name in given}
+    request = Request(where=conditions(args.where), thresholds=thresholds, **asked)
     return score_batch(
         spark_session("insitu score_batch"),
         models=args.model,

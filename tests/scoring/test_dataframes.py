@@ -113,6 +113,13 @@ def test_nothing_runs_before_it_is_asked_for(spark: SparkSession, small: str) ->
         context._jsc.clearJobGroup()
 
 
+def test_a_filter_on_the_result_scores_no_row_twice(spark: SparkSession, small: str) -> None:
+    frame = image_rows(spark, [*IMAGES[:2], b"hello"], [3])
+    good = score(frame, small).filter("fault IS NULL AND scores[0] >= 0")
+    assert good._jdf.queryExecution().executedPlan().toString().count("ArrowEvalPython") == 1
+    assert [row["id"] for row in good.collect()] == [0, 1]
+
+
 def test_sql_function(spark: SparkSession, small: str, expected: np.ndarray) -> None:
     register_udf(spark, "squeezenet", small)
     image_rows(spark, [*IMAGES[:3], b"hello"], [4]).createOrReplaceTempView("scans")

@@ -118,7 +118,8 @@ def scored_column(df: "DataFrame", models: Sequence[ShippedModel], inputs: Seque
     def result(columns: Iterator[Any]) -> Iterator[Any]:
         return scorer(columns)
 
-    return _iterator_udf(result, RESULT)(df[quoted(name)])
+    # else Spark would move a filter on the scores below them, and score its rows once more for that
+    return _iterator_udf(result, RESULT).asNondeterministic()(df[quoted(name)])
 
 
 def quoted(column: str) -> str:

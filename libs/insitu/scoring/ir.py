@@ -4,6 +4,7 @@ Legend: B rows of a batch, h, w, C the model's input, K classes.
 """
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -24,6 +25,18 @@ Predict = Callable[[np.ndarray], np.ndarray]
 """Inputs [B, h, w, C] → scores, float32 [B, K]."""
 
 
+@cache
+def core() -> Any:
+    """This process's `openvino.Core`, which lives as long as it.
+
+    Its CPU plugin gives the thread that loads it another stack for signals, and unmaps that when the plugin goes, in
+    whatever thread and order: then the next Ctrl-C would end the process by SIGSEGV (sigstack_manager.cpp of OpenVINO).
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 def convert(model: "keras.Model") -> Any:
     """An `openvino.Model` that computes what the Keras model does, of any number of rows."""
     import openvino
@@ -41,9 +54,7 @@ def save(network: Any, directory: Path, *, precision: Precision) -> None:
 
 def has_bf16() -> bool:
     """Whether this processor computes in bf16."""
-    import openvino
-
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def compile_network(network: Any, *, precision: Precision, rows: int, threads: int) -> Predict:
@@ -61,12 +72,10 @@ def compile_network(network: Any, *, precision: Precision, rows: int, threads: i
     Raises:
         UserError: bf16, on a processor without it.
     """
-    import openvino
-
     if precision == "bf16" and not has_bf16():
         raise UserError("--precision", "bf16, which this processor does not compute", "take int8 or fp32")
     if isinstance(network, Path):
-        network = openvino.Core().read_model(network)
+        network = core().read_model(network)
     (entry,) = network.inputs
     network.reshape([rows, *(side.get_length() for side in entry.partial_shape[1:])])
     in_bf16 = precision == "bf16" or (precision == "int8" and has_bf16() and bf16_is_faster(cpu_flags()))
@@ -76,7 +85,7 @@ def compile_network(network: Any, *, precision: Precision, rows: int, threads: i
         "NUM_STREAMS": 1,
         "ENABLE_CPU_PINNING": False,
     }
-    request = openvino.Core().compile_model(network, "CPU", settings).create_infer_request()
+    request = core().compile_model(network, "CPU", settings).create_infer_request()
 
     def predict(inputs: np.ndarray) -> np.ndarray:
         batch = inputs
