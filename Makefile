@@ -1,10 +1,10 @@
-# make setup | demo | test | test-slow | test-nightly | bench        PYTHON=/path/to/python3.11 where python3.11 and python3 are not one
+# make setup | demo | demo-score | test | test-slow | test-nightly | bench        PYTHON=/path/to/python3.11 where python3.11 and python3 are not one
 
 export PYTHON
 IN_ENV = PATH="$(CURDIR)/.venv/bin:$$PATH"
 DEMO = build/demo
 
-.PHONY: setup setup-dev demo test test-slow test-nightly bench
+.PHONY: setup setup-dev demo demo-score test test-slow test-nightly bench
 
 setup:
 	@requirements/setup.sh
@@ -19,12 +19,22 @@ demo: setup
 	@$(IN_ENV) spark-submit jobs/train_cnn.py --recipe conf/recipes/demo.yaml --data $(DEMO)/xrays --output $(DEMO)/model
 	@$(IN_ENV) insitu show $(DEMO)/model
 
+# Quantise that model and score three deliveries; the third is of another scanner, which raises an alarm.
+demo-score: setup
+	@[ -d $(DEMO)/model ] || $(MAKE) demo
+	@rm -rf $(DEMO)/quantised $(DEMO)/incoming $(DEMO)/scores
+	@$(IN_ENV) && spark-submit jobs/quantize.py --model $(DEMO)/model --data $(DEMO)/xrays --output $(DEMO)/quantised
+	@$(IN_ENV) && for delivery in "1 96" "2 96" "3 128"; do set -- $$delivery; \
+	  insitu data xrays $(DEMO)/incoming/delivery=$$1 --images 500 --size $$2 --seed 10$$1 && \
+	  spark-submit jobs/score_batch.py --model $(DEMO)/quantised --data $(DEMO)/incoming --output $(DEMO)/scores --send-to-label 20 || exit; done
+	@echo "the history in pictures: $(DEMO)/scores/monitoring.html"
+
 test: setup-dev
-	@$(IN_ENV) && ruff check && ruff format --check && mypy && lint-imports && pytest -m "not slow and not nightly"
+	@$(IN_ENV) && ruff check && ruff format --check && mypy && lint-imports && pytest -n 2 --dist loadscope -m "not slow and not nightly"
 
 # Tests that take long together: kills, resumed runs, full disks, every topology on BigDL.
 test-slow: setup-dev
-	@$(IN_ENV) && pytest -m slow
+	@$(IN_ENV) && pytest -n 2 --dist loadscope -m slow
 
 # The real digits to their published accuracy, on a standalone cluster and with BigDL.
 test-nightly: setup-dev
@@ -32,4 +42,4 @@ test-nightly: setup-dev
 
 # Every speed that the README claims, as JSON lines; hours on a quiet machine of two cores.
 bench: setup-dev
-	@$(IN_ENV) && python benchmarks/reading.py && python benchmarks/training.py && python benchmarks/bigdl.py && python benchmarks/als.py && python benchmarks/side_by_side.py
+	@$(IN_ENV) && python benchmarks/reading.py && python benchmarks/training.py && python benchmarks/bigdl.py && python benchmarks/als.py && python benchmarks/side_by_side.py && python benchmarks/scoring.py

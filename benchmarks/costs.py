@@ -1,6 +1,7 @@
 """What a run costs beside its steps: starting, checkpoints, memory."""
 
 import json
+import subprocess
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,7 +60,11 @@ def memory() -> None:
         steps=16,
         settings=("data.shuffle_mib=8", "data.size=[64, 64]"),
     )
-    peaks = [_peak_mib(job) for job in (small, replace(small, steps=10 * small.steps))]
+    peaks = []
+    for job in (small, replace(small, steps=10 * small.steps)):
+        with job.submitted() as (process, _):
+            peaks.append(peak_mib(process))
+            finished(process)
     emit(
         "memory",
         subject=("a worker's peak on ten times the data", peaks[1]),
@@ -69,15 +74,13 @@ def memory() -> None:
     )
 
 
-def _peak_mib(job: Job) -> float:
-    """Of the largest of a job's Python workers, as the kernel counts it."""
+def peak_mib(process: "subprocess.Popen[str]") -> float:
+    """Of the largest of a job's Python workers, as the kernel counts it, when the job has ended."""
     peak_kib = 0
-    with job.submitted() as (process, _):
-        while process.poll() is None:
-            workers = [child for child in psutil.Process(process.pid).children(recursive=True) if _is_worker(child)]
-            peak_kib = max([peak_kib, *(_peak_kib(worker.pid) for worker in workers)])
-            time.sleep(_POLL_SECONDS)
-        finished(process)
+    while process.poll() is None:
+        workers = [child for child in psutil.Process(process.pid).children(recursive=True) if _is_worker(child)]
+        peak_kib = max([peak_kib, *(_peak_kib(worker.pid) for worker in workers)])
+        time.sleep(_POLL_SECONDS)
     return peak_kib / 1024
 
 

@@ -9,7 +9,7 @@ import argparse
 from typing import Any
 
 from insitu.cluster.session import spark_session
-from insitu.job import run_job
+from insitu.job import Alarm, run_job
 from insitu.recipe import read
 from insitu.scoring.thresholds import Thresholds
 
@@ -34,16 +34,23 @@ def main() -> dict[str, Any]:
     parser.add_argument("--thresholds", metavar="FILE", help="YAML: thresholds of the decisions")
     parser.add_argument("--max-bad-fraction", type=float, default=0.01, help="of a batch's rows (default: 0.01)")
     parser.add_argument("--files-per-batch", type=int, default=1000, help="that are published together (default: 1000)")
+    parser.add_argument(
+        "--send-to-label", type=int, default=0, metavar="K", help="rows of a batch for people to label (default: 0)"
+    )
+    parser.add_argument("--label-by", default="uncertain", help="which rows: uncertain (default) or drifted")
+    parser.add_argument(
+        "--alarm-exit-code", type=int, default=0, metavar="N", help="of a run in which something drifted (default: 0)"
+    )
     args = parser.parse_args()
     thresholds = (
         read(args.thresholds, [], schema=Thresholds, setting="--thresholds") if args.thresholds else Thresholds()
     )
     from insitu.scoring.batch import Request, conditions, score_batch
 
-    given = ("id_column", "image_column", "tensor_column", "max_bad_fraction", "files_per_batch")
-    asked = {name: getattr(args, name) for name in given}
+    given = ("id_column", "image_column", "tensor_column", "max_bad_fraction", "files_per_batch", "send_to_label")
+    asked = {name: getattr(args, name) for name in (*given, "label_by")}
     request = Request(where=conditions(args.where), thresholds=thresholds, **asked)
-    return score_batch(
+    summary = score_batch(
         spark_session("insitu score_batch"),
         models=args.model,
         data=args.data,
@@ -53,6 +60,9 @@ def main() -> dict[str, Any]:
         precision=args.precision,
         batch=args.batch,
     )
+    if summary["alarms"] and args.alarm_exit_code:
+        raise Alarm(summary, code=args.alarm_exit_code)
+    return summary
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import tensorflow as tf
 from PIL import Image
 from pyspark.sql import DataFrame, SparkSession
@@ -65,11 +67,29 @@ def random_model(
     return model
 
 
-def write_model(model: tf.keras.Model, directory: Path, *, with_ir: bool = False) -> str:
+def reference_of(model: tf.keras.Model, images: Sequence[bytes]) -> pa.Table:
+    """What a training job keeps of these images, if they are its validation rows."""
+    pixels = decoded(images, model.input.shape[1:3])
+    widths, heights = zip(*(Image.open(io.BytesIO(image)).size for image in images), strict=True)
+    return pa.table(
+        {
+            "input_mean": pa.array(pixels[:, ::4, ::4].mean(axis=(1, 2, 3)) / 255, pa.float32()),
+            "input_height": pa.array(heights, pa.int32()),
+            "input_width": pa.array(widths, pa.int32()),
+            "scores": pa.array(model.predict(pixels, verbose=0).tolist(), pa.list_(pa.float32())),
+        }
+    )
+
+
+def write_model(
+    model: tf.keras.Model, directory: Path, *, with_ir: bool = False, reference: pa.Table | None = None
+) -> str:
     """A model directory, as a training job publishes it; perhaps with OpenVINO's form of it in fp32."""
     source = directory / "source"
     source.mkdir(parents=True)
     model.save(source / artifact.MODEL)
+    if reference is not None:
+        pq.write_table(reference, source / artifact.REFERENCE)
     if with_ir:
         ir.save(ir.convert(model), source / "fp32", precision="fp32")
     height, width, channels = model.input.shape[1:]

@@ -33,6 +33,7 @@ METRICS = "metrics.json"
 HISTORY = "history.jsonl"
 QUARANTINE = "quarantine.parquet"
 PREDICTIONS = "predictions.parquet"
+REFERENCE = "reference.parquet"
 STEPS = "steps.jsonl"
 TENSORBOARD = "tensorboard"
 

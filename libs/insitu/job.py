@@ -20,8 +20,8 @@ _SAME_SIGNAL_SECONDS = 1.0
 def run_job(name: str, main: Callable[[], dict[str, Any]]) -> NoReturn:
     """Run a job's `main` and end the process as the job contract says.
 
-    The last line of stdout is the summary that `main` returns, as one JSON object. Exit 0: done;
-    2: a `UserError`, told in one line; 1: a failure, the worker's own traceback first; 130 and
+    The last line of stdout is the summary that `main` returns, as one JSON object. Exit 0: done, or what `Alarm`
+    says; 2: a `UserError`, told in one line; 1: a failure, the worker's own traceback first; 130 and
     143: Ctrl-C and SIGTERM.
     """
     for number in _signals():
@@ -30,8 +30,11 @@ def run_job(name: str, main: Callable[[], dict[str, Any]]) -> NoReturn:
     if "PYSPARK_GATEWAY_PORT" in os.environ:
         sys.stderr = SparkSubmitStderr()
         _take_over_signals()
+    code = 0
     try:
         summary = main()
+    except Alarm as alarm:
+        summary, code = alarm.summary, alarm.code
     except UserError as error:
         sys.exit(_complain(name, str(error), code=2))
     except KeyboardInterrupt:
@@ -47,7 +50,16 @@ def run_job(name: str, main: Callable[[], dict[str, Any]]) -> NoReturn:
         sys.stderr.write(_spark_failure(error) or traceback.format_exc())
         sys.exit(_complain(name, f"failed: {type(error).__name__}", code=1))
     print(json.dumps(summary), flush=True)
-    sys.exit(0)
+    sys.exit(code)
+
+
+class Alarm(Exception):
+    """The job is done, and somebody wants to know by its exit code what its summary tells."""
+
+    def __init__(self, summary: dict[str, Any], *, code: int) -> None:
+        super().__init__(summary)
+        self.summary = summary
+        self.code = code
 
 
 class SparkSubmitStderr(io.TextIOBase):

@@ -1,19 +1,23 @@
 """`spark-submit jobs/score_batch.py`, as a scheduler runs it."""
 
+import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
 from conftest import Submitted
-from scored_models import IMAGES, random_model, write_model
+from scored_models import IMAGES, random_model, reference_of, write_model
 
 JOB = "jobs/score_batch.py"
 
 
 def test_the_same_command_every_hour(submit: Callable[..., Submitted], tmp_path: Path) -> None:
-    model = write_model(random_model("squeezenet"), tmp_path / "models")
+    network = random_model("squeezenet")
+    model = write_model(network, tmp_path / "models", reference=reference_of(network, IMAGES * 20))
     (tmp_path / "data").mkdir()
     pq.write_table(pa.table({"id": ["a", "b"], "image": IMAGES[:2]}), tmp_path / "data/1.parquet")
     (tmp_path / "thresholds.yaml").write_text("default: 0.9\n")
@@ -25,7 +29,15 @@ def test_the_same_command_every_hour(submit: Callable[..., Submitted], tmp_path:
     assert len(first.stdout.splitlines()) == 1
     assert "batch 0: 1 files" in first.stderr
     assert second.summary["rows"] == 0
-    assert pq.read_table(tmp_path / "out/scores").num_rows == 2
+    blank = io.BytesIO()
+    Image.new("L", (45, 38)).save(blank, "PNG")
+    pq.write_table(
+        pa.table({"id": list("abcdefghijklmno"), "image": [blank.getvalue()] * 15}), tmp_path / "data/2.parquet"
+    )
+    drifted = submit(*command, "--alarm-exit-code", 7)
+    assert drifted.returncode == 7, drifted.stderr
+    assert json.loads(drifted.stdout)["alarms"][0]["statistic"] == "input_mean"
+    assert pq.read_table(tmp_path / "out/scores").num_rows == 17
 
 
 def test_a_mistake_is_one_line_and_exit_2(submit: Callable[..., Submitted], tmp_path: Path) -> None:

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
 import insitu
+from insitu.data.decode import decode
 from insitu.errors import UserError, WorkerError
 from insitu.recipe import parse
 from training.digits_rows import VALIDATION, digit_rows, recipe_tree, write_rows
@@ -159,6 +161,16 @@ class TestEngine:
         assert metrics["loss"] == pytest.approx(log_loss(labels, scores, labels=range(10)), rel=1e-2)
         expected = np.mean([roc_auc_score(labels == k, scores[:, k]) for k in range(10)])
         assert metrics["auc_macro"] == pytest.approx(expected, abs=1e-2)
+
+    def test_validation_rows_are_kept_as_a_reference(self, two_workers: Run) -> None:
+        """All of so few, with what scoring tells of rows."""
+        rows, scores = digit_rows(), pq.read_table(f"{two_workers.output}/predictions.parquet")["scores"]
+        kept = pq.read_table(f"{two_workers.output}/reference.parquet")
+        assert kept["scores"] == scores
+        images = np.stack([decode(image, size=(32, 32), channels=1) for image in rows["image"][-VALIDATION:]])
+        means = images[:, ::4, ::4].mean(axis=(1, 2, 3)) / 255
+        np.testing.assert_allclose(np.sort(kept["input_mean"]), np.sort(means), rtol=0, atol=1e-6)
+        assert set(kept["input_height"].to_pylist()) == set(kept["input_width"].to_pylist()) == {8}
 
     def test_gradient_of_two_workers_is_that_of_one_big_batch(
         self, spark: SparkSession, engine: str, data: str, tmp_path: Path

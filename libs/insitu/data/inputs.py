@@ -5,7 +5,7 @@ Legend: B rows of a batch, h, w, C the model's input.
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -89,7 +89,10 @@ class ImageInput:
 
     def read(self, batch: pa.RecordBatch, *, each: Each = map) -> Read:
         """Decode a batch's images, those that can be."""
-        stored = self.stored(batch)
+        return self.read_stored(self.stored(batch), each=each)
+
+    def read_stored(self, stored: np.ndarray, *, each: Each = map) -> Read:
+        """The same, of what `stored` gave."""
         values = np.zeros((len(stored), *self.shape), self.dtype)
         sizes = np.zeros((len(stored), 2), np.int32)
 
@@ -155,7 +158,11 @@ class TensorInput:
         """Read a batch's tensors, those that can be; all at once, without `each`."""
         tensors, faults = self._read(batch)
         rows = range(batch.num_rows)
-        return Read(tensors, [faults.get(row, "") for row in rows], np.zeros((batch.num_rows, 2), np.int32))
+        return replace(self.read_stored(tensors), faults=[faults.get(row, "") for row in rows])
+
+    def read_stored(self, stored: np.ndarray) -> Read:
+        """The same, of what `stored` gave."""
+        return Read(stored, [""] * len(stored), np.zeros((len(stored), 2), np.int32))
 
     def _read(self, batch: pa.RecordBatch) -> tuple[np.ndarray, dict[int, str]]:
         column = batch.column(batch.schema.get_field_index(self.column.name))

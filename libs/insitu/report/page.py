@@ -1,5 +1,6 @@
 """Values → a self-contained HTML page: the templates beside this file, every value escaped."""
 
+import time
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -14,7 +15,7 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pages.filters |= {"number": number, "words": words, "duration": duration}
+    pages.filters |= {"number": number, "words": words, "duration": duration, "time": time_of_day}
     return pages.get_template(template).render(values)
 
 
@@ -39,3 +40,8 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def time_of_day(seconds: float) -> str:
+    """Day and minute in UTC of seconds since 1970."""
+    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(seconds))

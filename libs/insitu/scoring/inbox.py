@@ -6,7 +6,7 @@ elsewhere on the same file system, or under a name that begins with `_` or `.`, 
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -51,9 +51,9 @@ class Rows:
 
 
 def each_batch_of_new_files(
-    spark: "SparkSession", data: str, *, checkpoint: str, most: int, handle: Callable[[int, Sequence[str]], None]
+    spark: "SparkSession", data: str, *, checkpoint: str, most: int, handle: Callable[[int, Mapping[str, float]], None]
 ) -> None:
-    """Call `handle` with the number and the files of each batch that is not done yet, in order.
+    """Call `handle` with the number of each batch that is not done yet, in order, and its files.
 
     What is done is known to Spark's Structured Streaming: a batch whose `handle` did not return is handed out again, as
     it was, by the next run; one whose `handle` returned perhaps too. So `handle` has to tell by the number what is
@@ -63,20 +63,24 @@ def each_batch_of_new_files(
         data: a folder.
         checkpoint: a folder for Spark's own record.
         most: files in a batch.
-        handle: what it raises ends the run, and is raised here.
+        handle: gets by URI when each file was modified, in seconds since 1970; what it raises ends the run, and is
+            raised here.
     """
+    from pyspark.sql import functions as F
+
     errors: list[BaseException] = []
 
     def handle_batch(files: "DataFrame", number: int) -> None:
         try:
-            handle(number, sorted(row.path for row in files.select("path").collect()))
+            found = files.select("path", F.unix_timestamp("modificationTime").alias("modified")).collect()
+            handle(number, {row.path: row.modified for row in sorted(found)})
         except BaseException as error:
             errors.append(error)
             raise
 
     files = spark.readStream.format("binaryFile").schema(_FILES)
     files = files.option("recursiveFileLookup", True).option("maxFilesPerTrigger", most).option("maxFileAge", _ANY_AGE)
-    stream = files.load(_literally(data)).select("path").writeStream.foreachBatch(handle_batch)
+    stream = files.load(_literally(data)).select("path", "modificationTime").writeStream.foreachBatch(handle_batch)
     query = stream.option("checkpointLocation", checkpoint).trigger(availableNow=True).start()
     try:
         with DeferredInterrupts(lambda: None) as interrupts:

@@ -5,12 +5,12 @@ from contextlib import contextmanager
 
 from insitu.cluster.filesystem import open_filesystem
 
-SCORES, QUARANTINE, MONITORING = "scores", "quarantine", "monitoring"
-_TABLES = (QUARANTINE, MONITORING, SCORES)
+SCORES, QUARANTINE, MONITORING, TO_LABEL = "scores", "quarantine", "monitoring", "to_label"
+_TABLES = (QUARANTINE, MONITORING, TO_LABEL, SCORES)
 
 
 class Outbox:
-    """The tables `scores`, `quarantine` and `monitoring` in a folder, each with a folder `batch=N` a batch.
+    """The tables `scores`, `quarantine`, `monitoring` and `to_label` in a folder, each with a folder `batch=N` a batch.
 
     A batch is done when its scores are there.
 
@@ -35,7 +35,7 @@ class Outbox:
 
     @contextmanager
     def publishing(self, number: int) -> Iterator[dict[str, str]]:
-        """A batch's tables to write, by name; where the block succeeds they appear.
+        """A batch's tables to write, by name; where the block succeeds, those that it wrote appear.
 
         What an earlier try of the batch has left is removed first.
         """
@@ -47,6 +47,8 @@ class Outbox:
         yield {name: f"{self._staging}/{name}" for name in _TABLES}
         self._before_publishing()
         for name, place in places.items():
+            if not file_system.exists(f"{staging}/{name}"):
+                continue
             file_system.makedirs(place.rpartition("/")[0], exist_ok=True)
             file_system.mv(f"{staging}/{name}", place, recursive=True)
         file_system.rm(staging, recursive=True)

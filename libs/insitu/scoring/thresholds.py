@@ -60,16 +60,39 @@ class Thresholds(Section):
         """
         from pyspark.sql import functions as F
 
-        default = self.default if self.default is not None else 0.0 if one_label else 0.5
         reached = []
-        for place, name in enumerate(class_names):
-            threshold = F.lit(self.classes.get(name, default))
-            for value, own in self.by.values.items() if self.by else ():
-                if name in own:
-                    threshold = F.when(by == F.lit(value), F.lit(own[name])).otherwise(threshold)
-            score = scores[place]
-            decided = score >= threshold
+        for place, (name, threshold) in enumerate(
+            zip(class_names, self._thresholds(class_names, one_label=one_label, by=by), strict=True)
+        ):
+            decided = scores[place] >= threshold
             if one_label:
                 decided &= F.call_function("array_position", scores, F.array_max(scores)) == place + 1
             reached.append(F.when(decided, F.lit(name)))
         return F.array_compact(F.array(*reached))
+
+    def margin(self, scores: "Column", class_names: Sequence[str], *, one_label: bool, by: "Column") -> "Column":
+        """How far a row is from another decision, float 0..1; the least is the most uncertain.
+
+        Of one label the distance of the two highest scores; of several that of any score from its threshold. The
+        arguments are those of `decision`.
+        """
+        from pyspark.sql import functions as F
+
+        if one_label:
+            highest = F.sort_array(scores, asc=False)
+            return highest[0] - F.coalesce(highest[1], F.lit(0.0))
+        thresholds = self._thresholds(class_names, one_label=False, by=by)
+        return F.array_min(F.array(*(F.abs(scores[place] - each) for place, each in enumerate(thresholds))))
+
+    def _thresholds(self, class_names: Sequence[str], *, one_label: bool, by: "Column") -> list["Column"]:
+        from pyspark.sql import functions as F
+
+        default = self.default if self.default is not None else 0.0 if one_label else 0.5
+        found = []
+        for name in class_names:
+            threshold = F.lit(self.classes.get(name, default))
+            for value, own in self.by.values.items() if self.by else ():
+                if name in own:
+                    threshold = F.when(by == F.lit(value), F.lit(own[name])).otherwise(threshold)
+            found.append(threshold)
+        return found

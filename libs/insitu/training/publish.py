@@ -23,6 +23,7 @@ from insitu.provenance import code_version, environment
 from insitu.recipe import Recipe
 from insitu.training.engines.base import TrainingResult
 from insitu.training.prepare import Prepared
+from insitu.training.reference import reference
 from insitu.training.rundir import RunDirectory, persist_result
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ def publish(
         rows = [piece for shard in validation.shards for piece in shard]
         predictions = persist(lambda: _predictions(rows, result.predictions), "reading the predictions")
         pq.write_table(predictions, directory / artifact.PREDICTIONS)
+        sample = persist(lambda: reference(prepared, validation, predictions), "reading validation rows")
+        pq.write_table(sample, directory / artifact.REFERENCE)
         persist(lambda: _fetch_record(run, directory), "reading the run's record")
         history = "".join(json.dumps(line) + "\n" for line in result.history)
         (directory / artifact.HISTORY).write_text(history)

@@ -1,0 +1,289 @@
+"""One batch of files after the other: scored, compared with the reference, and published whole."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import Any, Protocol
+
+import pyarrow.parquet as pq
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from insitu.cluster.failures import workers_user_errors
+from insitu.cluster.filesystem import create, open_filesystem
+from insitu.cluster.progress import running_tasks, shown
+from insitu.errors import UserError
+from insitu.scoring import row_scorer
+from insitu.scoring.columns import find_input
+from insitu.scoring.dataframes import quoted, scored_column
+from insitu.scoring.inbox import ID, SOURCE, read_rows
+from insitu.scoring.labelling import LabelBy, rows_to_label
+from insitu.scoring.monitoring import RECORD, Reference, monitored
+from insitu.scoring.outbox import MONITORING, QUARANTINE, SCORES, TO_LABEL, Outbox
+from insitu.scoring.shipped import ShippedModel
+from insitu.scoring.thresholds import Thresholds
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of every batch.
+
+    Attributes:
+        id_column: of Parquet data; None takes `id`, else file and place.
+        image_column, tensor_column: that the models read; None finds the only one.
+        where: by column the value, as text, that a row must have to be scored; no other row leaves a trace.
+        thresholds: for the decisions.
+        max_bad_fraction: a batch with a larger share of rows that cannot be read fails.
+        files_per_batch: a killed run loses the batch under way.
+        send_to_label: rows of each batch for people to label.
+        label_by: which: uncertain ones, near another decision, or drifted ones, unlike the validation rows.
+    """
+
+    id_column: str | None = None
+    image_column: str | None = None
+    tensor_column: str | None = None
+    where: dict[str, str] = field(default_factory=dict)
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    max_bad_fraction: float = 0.01
+    files_per_batch: int = 1000
+    send_to_label: int = 0
+    label_by: LabelBy = "uncertain"
+
+
+class KnowsParquet(Protocol):
+    """Remembers whether the data is Parquet; None before a file was looked at."""
+
+    parquet: bool | None
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """A batch, each row computed once.
+
+    Attributes:
+        rows: as they were read, those that are asked for; None where no file can be read.
+        results: of each row `id`, `source`, `by` (what the thresholds differ by) and `result` (`row_scorer.RESULT`).
+        bad_files: that cannot be read, and why.
+    """
+
+    rows: DataFrame | None
+    results: DataFrame
+    bad_files: Sequence[tuple[str, str]]
+
+
+class BatchScorer:
+    """Scores and publishes one batch of files after the other.
+
+    Args:
+        spark: the session whose executors score.
+        ship: gives the models to the executors, and each one's reference; called at the first batch.
+        data: the folder.
+        request: what is asked of every batch.
+        outbox: where the tables go.
+        kept: what is known of the data.
+
+    Attributes:
+        counts: of this run, by name.
+        seconds: of its batches.
+        alarms: what has drifted: `batch`, `model`, `statistic`, `psi` and `ks` each.
+    """
+
+    def __init__(
+        self,
+        spark: SparkSession,
+        ship: Callable[[], Sequence[tuple[ShippedModel, Reference | None]]],
+        data: str,
+        request: Request,
+        outbox: Outbox,
+        kept: KnowsParquet,
+    ) -> None:
+        self._spark = spark
+        self._ship = ship
+        self._models: Sequence[ShippedModel] = []
+        self._references: Sequence[Reference | None] = []
+        self._data = data
+        self._request = request
+        self._outbox = outbox
+        self._kept = kept
+        self.counts = {"batches": 0, "files": 0, "rows": 0, "quarantined": 0}
+        self.seconds = 0.0
+        self.alarms: list[dict[str, Any]] = []
+
+    @property
+    def precision(self) -> str | None:
+        """That is scored in; None before there was a batch."""
+        return self._models[0].precision if self._models else None
+
+    def __call__(self, number: int, files: Mapping[str, float]) -> None:
+        """Score and publish a batch.
+
+        Args:
+            number: its own.
+            files: by URI when each was modified, in seconds since 1970.
+        """
+        if self._outbox.is_done(number):
+            return
+        started = time.time()
+        print(f"batch {number}: {len(files)} files", file=sys.stderr)
+        if not self._models:
+            self._models, self._references = zip(*self._ship(), strict=True)
+        with self._outbox.publishing(number) as tables, self._scored(list(files)) as batch:
+            with shown(lambda: running_tasks(self._spark), name=f"batch {number}", what="task", stream=sys.stderr):
+                rows, bad = _count(batch.results)
+            self._check_bad(batch, bad, rows, len(files))
+            scores = self._scores(batch.results)
+            reduce(DataFrame.unionByName, scores).coalesce(1).write.parquet(tables[SCORES])
+            self._quarantine(batch).coalesce(1).write.parquet(tables[QUARANTINE])
+            _check_written(tables[SCORES], (rows - bad) * len(self._models))
+            quarantined = bad + len(batch.bad_files)
+            _check_written(tables[QUARANTINE], quarantined)
+            self._send_to_label(batch, tables[TO_LABEL])
+            like = monitored(batch.results.filter(_GOOD), scores, self._models, self._references)
+            seconds = time.time() - started
+            counts = {"files": len(files), "rows": rows, "quarantined": quarantined}
+            times = {
+                "started": started,
+                "seconds": seconds,
+                "images_per_second": rows / seconds,
+                "oldest_file_waited_seconds": time.time() - min(files.values(), default=started),
+            }
+            record = {"batch": number, **times, **counts, **like}
+            create(f"{tables[MONITORING]}/{RECORD}", json.dumps(record).encode())
+        self.seconds += seconds
+        for name, count in {"batches": 1, **counts}.items():
+            self.counts[name] += count
+        told = f"{rows} rows, {quarantined} quarantined, {rows / seconds:.1f} images/s"
+        print(f"batch {number}: {told}", file=sys.stderr, flush=True)
+        self._tell_drift(number, like["models"])
+
+    @contextmanager
+    def _scored(self, paths: Sequence[str]) -> Iterator[_Scored]:
+        parquet = self._kept.parquet
+        read = read_rows(self._spark, self._data, paths, id_column=self._request.id_column, parquet=parquet)
+        if parquet is None and read.parquet is not None:
+            self._kept.parquet = read.parquet
+        if read.frame is None:
+            yield _Scored(None, self._spark.createDataFrame([], _RESULTS), read.bad_files)
+            return
+        rows, by = read.frame, self._request.thresholds.by
+        for name, value in self._request.where.items():
+            rows = rows.filter(_column(rows, name, "--where").cast("string") == F.lit(value))
+        by_value = _column(rows, by.column, "--thresholds").cast("string") if by else F.lit(None).cast("string")
+        columns = self._request.image_column, self._request.tensor_column
+        inputs = [find_input(rows, model.signature.preprocessing, *columns) for model in self._models]
+        result = scored_column(rows, self._models, inputs)
+        results = rows.select(
+            rows[quoted(ID)].alias("id"),
+            rows[quoted(SOURCE)].alias("source"),
+            by_value.alias("by"),
+            result.alias("result"),
+        ).persist()
+        try:
+            yield _Scored(rows, results, read.bad_files)
+        finally:
+            results.unpersist()
+
+    def _check_bad(self, batch: _Scored, bad: int, rows: int, files: int) -> None:
+        """A file that cannot be read may hold any number of rows, so files are held to the same share."""
+        limit = self._request.max_bad_fraction
+        if len(batch.bad_files) > limit * files:
+            problem = f"{len(batch.bad_files)} of {files} files cannot be read, more than {limit:g} of them"
+            (first, reason), *_ = batch.bad_files
+        elif bad > limit * rows:
+            problem = f"{bad} of {rows} rows cannot be read, more than {limit:g} of them"
+            found = batch.results.filter(_FAULTY).select("id", "result.fault").first()
+            assert found is not None
+            first, reason = found
+        else:
+            return
+        mend = "mend them or take them away, or raise it; nothing of this batch is published"
+        raise UserError("--max-bad-fraction", f"{problem}; the first, {first}: {reason}", mend)
+
+    def _scores(self, results: DataFrame) -> list[DataFrame]:
+        """The table's rows of each model, one for each row that can be read."""
+        good = results.filter(_GOOD)
+        parts = []
+        for place, model in enumerate(self._models):
+            names, scores = model.signature.class_names, F.col("result")[row_scorer.SCORES][place]
+            one_label = model.signature.task == "multiclass"
+            decision = self._request.thresholds.decision(scores, names, one_label=one_label, by=F.col("by"))
+            parts.append(
+                good.select(
+                    "id",
+                    "source",
+                    F.lit(model.id).alias("model"),
+                    F.lit(model.precision).alias("precision"),
+                    F.map_from_arrays(F.array(*map(F.lit, names)), scores).alias("scores"),
+                    decision.alias("decision"),
+                    F.current_timestamp().alias("scored_at"),
+                )
+            )
+        return parts
+
+    def _quarantine(self, batch: _Scored) -> DataFrame:
+        """Rows, and files that hold none that can be read; of a file the id is null."""
+        rows = batch.results.filter(_FAULTY).select("id", "source", F.col("result.fault").alias("reason"))
+        files = [(None, path, reason) for path, reason in batch.bad_files]
+        return rows.union(self._spark.createDataFrame(files, _QUARANTINE)) if files else rows
+
+    def _send_to_label(self, batch: _Scored, table: str) -> None:
+        if self._request.send_to_label and batch.rows is not None:
+            model = self._models[0]
+            rows = rows_to_label(
+                batch.rows,
+                batch.results.filter(_GOOD),
+                most=self._request.send_to_label,
+                by=self._request.label_by,
+                model=model,
+                thresholds=self._request.thresholds,
+                reference=self._references[0],
+            )
+            rows.coalesce(1).write.parquet(table)
+
+    def _tell_drift(self, number: int, models: Sequence[Mapping[str, Any]]) -> None:
+        for model in models:
+            for drift in model["drift"] or ():
+                if drift["alarm"]:
+                    found = {name: drift[name] for name in ("statistic", "psi", "ks")}
+                    self.alarms.append({"batch": number, "model": model["model"], **found})
+                    told = (
+                        f"{drift['statistic']} is not as in validation (PSI {drift['psi']:.2f}, KS {drift['ks']:.2f})"
+                    )
+                    print(f"batch {number}: drift: model {model['model']}: {told}", file=sys.stderr, flush=True)
+
+
+_RESULTS = f"id string, source string, by string, result {row_scorer.RESULT}"
+_QUARANTINE = "id string, source string, reason string"
+_FAULTY = "result.fault IS NOT NULL"
+_GOOD = "result.fault IS NULL"
+
+
+def _count(results: DataFrame) -> tuple[int, int]:
+    """Rows, and those that cannot be read; this is where they are scored."""
+    with workers_user_errors():
+        counts = results.agg(F.count("*"), F.count_if(F.expr(_FAULTY))).first()
+    assert counts is not None
+    return counts[0], counts[1]
+
+
+def _column(rows: DataFrame, name: str, setting: str) -> Column:
+    if name not in rows.columns:
+        own = ", ".join(column for column in rows.columns if column not in (ID, SOURCE))
+        raise UserError(setting, f"the data has no column {name}", f"its columns are {own}")
+    return rows[quoted(name)]
+
+
+def _check_written(table: str, rows: int) -> None:
+    """Executors that do not share the output's file system with the driver write to their own disks."""
+    file_system, path = open_filesystem(table)
+    found = 0
+    for part in file_system.glob(f"{path}/*.parquet"):
+        with file_system.open(part, "rb") as source:
+            found += pq.read_metadata(source).num_rows
+    if found != rows:
+        problem = f"{found} of {rows} rows that were written can be read here"
+        raise UserError("--output", problem, "name a folder that the driver and all executors share")
