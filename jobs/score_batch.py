@@ -22,7 +22,7 @@ def main() -> dict[str, Any]:
     )
     parser.add_argument("--data", required=True, help="folder of Parquet files or of images")
     parser.add_argument("--output", required=True, help="folder of the tables scores, quarantine and monitoring")
-    parser.add_argument("--runtime", default="openvino", help="openvino (default) or tensorflow")
+    parser.add_argument("--runtime", default="openvino", help="openvino (default), tensorflow or bigdl")
     parser.add_argument("--precision", help="int8, bf16 or fp32 (default: int8 where the model has it, else fp32)")
     parser.add_argument("--batch", type=int, default=32, help="rows that are inferred together (default: 32)")
     parser.add_argument("--id-column", help="of Parquet (default: id; where there is none, file and row)")

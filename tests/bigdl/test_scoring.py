@@ -15,9 +15,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, FloatType
 
 import insitu
-from image_conventions import CONVENTIONS, PICTURES
-from image_data import as_npy, encode
-from insitu import artifact
+from image_data import as_npy
 from insitu.errors import UserError
 from insitu.scoring.bigdl import score
 from scored_models import (
@@ -108,23 +106,6 @@ def test_columns_are_kept(spark: SparkSession, small: str) -> None:
     assert scores_of(scored).shape == (len(IMAGES), CLASSES)
 
 
-@pytest.mark.parametrize(("write", "form"), CONVENTIONS)
-def test_every_form_of_image_is_read(
-    spark: SparkSession, tmp_path: Path, small: str, write: Callable[[SparkSession, Path], None], form: str
-) -> None:
-    """Petastorm's codecs are encoded images or arrays to Spark."""
-    folder = tmp_path / "data"
-    folder.mkdir()
-    write(spark, folder)
-    frame = spark.read.parquet(str(folder)).coalesce(1).cache()
-    scored = score(frame, small).collect()
-    expected = insitu.load(small).model.predict(decoded([encode(each) for each in PICTURES]), verbose=0)
-    order = [row["id"] for row in scored] if "id" in frame.columns else range(len(PICTURES))
-    np.testing.assert_allclose([row["scores"] for row in scored], expected[order], rtol=0, atol=1e-4)
-    assert [row[:-2] for row in scored] == [tuple(row) for row in frame.collect()], "scoring changed the images"
-    frame.unpersist()
-
-
 @pytest.mark.parametrize(
     ("image", "reason"),
     [
@@ -168,26 +149,6 @@ def test_struct_without_an_image_is_told(
 ) -> None:
     (row,) = score(partitioned(spark, [(image,)], [1], f"image struct<{schema}>"), small).collect()
     assert (row["scores"], row["fault"]) == (None, reason)
-
-
-def test_nothing_runs_before_it_is_asked_for(spark: SparkSession, small: str) -> None:
-    context = spark.sparkContext
-    frame = image_rows(spark, IMAGES, UNEVEN).repartition(3)
-    context.setJobGroup("scoring", "what the call itself runs")
-    try:
-        scored = score(frame, small)
-        assert context.statusTracker().getJobIdsForGroup("scoring") == []
-        scored.collect()
-        assert len(context.statusTracker().getJobIdsForGroup("scoring")) > 0
-    finally:
-        context._jsc.clearJobGroup()
-
-
-def test_frame_without_rows(spark: SparkSession, small: str) -> None:
-    frame = spark.createDataFrame([], "id long, image binary")
-    scored = score(frame, small)
-    assert scored.collect() == []
-    assert scored.columns == ["id", "image", "scores", "fault"]
 
 
 def test_network_is_built_once_and_two_models_are_kept(spark: SparkSession, small: str, others: list[str]) -> None:
@@ -309,16 +270,6 @@ def test_mistakes_with_tensors_are_named(spark: SparkSession, small: str, window
         score(frame.selectExpr("array(array(tensor)) AS tensor"), windows)
 
 
-def test_changed_model_directory_is_refused(spark: SparkSession, tmp_path: Path) -> None:
-    directory = write_model(random_model("squeezenet"), tmp_path)
-    archive = Path(directory) / artifact.MODEL
-    content = bytearray(archive.read_bytes())
-    content[len(content) // 2] ^= 1
-    archive.write_bytes(content)
-    with pytest.raises(UserError, match=r"model\.keras is not what was written"):
-        score(image_rows(spark, IMAGES, UNEVEN), directory)
-
-
 def test_model_that_bigdl_cannot_compute_is_refused(spark: SparkSession, tmp_path: Path) -> None:
     layers = tf.keras.layers
     image = tf.keras.Input((*SIZE, 1), dtype="uint8", name="image")
@@ -331,18 +282,6 @@ def test_model_that_bigdl_cannot_compute_is_refused(spark: SparkSession, tmp_pat
         score(image_rows(spark, IMAGES, UNEVEN), directory)
 
 
-def test_mistakes_are_named(spark: SparkSession, small: str) -> None:
-    frame = image_rows(spark, IMAGES, UNEVEN)
-    with pytest.raises(UserError, match=r"image_column: the dataset has no column picture; "):
-        score(frame, small, image_column="picture")
-    with pytest.raises(UserError, match=r"image_column: several columns may be images: scan, photo; "):
-        score(frame.select(F.col("image").alias("scan"), F.col("image").alias("photo")), small)
-    for taken in ("Scores", "fault"):
-        with pytest.raises(UserError, match=rf"df: it has a column {taken.lower()} already; rename or drop"):
-            score(frame.withColumn(taken, F.lit(1)), small)
-    with pytest.raises(UserError, match=r"batch: 0, expected at least 1"):
-        score(frame, small, batch=0)
+def test_mistaken_engine_type_is_named(spark: SparkSession, small: str) -> None:
     with pytest.raises(UserError, match=r"engine_type: 'openvino', expected mklblas or mkldnn"):
-        score(frame, small, engine_type="openvino")  # type: ignore[arg-type]
-    with pytest.raises(UserError, match=r"no model directory"):
-        score(frame, "/nowhere")
+        score(image_rows(spark, IMAGES, UNEVEN), small, engine_type="openvino")  # type: ignore[arg-type]

@@ -82,35 +82,53 @@ class TestRuntime:
         found = [rows[row]["scores"] for row in good]
         np.testing.assert_allclose(found, expected[good], rtol=0, atol=1e-4)
 
+    @pytest.mark.parametrize(("write", "form"), CONVENTIONS)
+    def test_every_form_of_image_is_read(
+        self,
+        spark: SparkSession,
+        tmp_path: Path,
+        small: str,
+        runtime: Any,
+        write: Callable[[SparkSession, Path], None],
+        form: str,
+    ) -> None:
+        """Petastorm's codecs are encoded images or arrays to Spark."""
+        folder = tmp_path / "data"
+        folder.mkdir()
+        write(spark, folder)
+        frame = spark.read.parquet(str(folder)).coalesce(1).cache()
+        scored = score(frame, small, runtime=runtime).collect()
+        theirs = insitu.load(small).model.predict(decoded([encode(each) for each in PICTURES]), verbose=0)
+        order = [row["id"] for row in scored] if "id" in frame.columns else range(len(PICTURES))
+        np.testing.assert_allclose([row["scores"] for row in scored], theirs[order], rtol=0, atol=1e-4)
+        assert [row[:-2] for row in scored] == [tuple(row) for row in frame.collect()], "scoring changed the images"
+        frame.unpersist()
 
-@pytest.mark.parametrize(("write", "form"), CONVENTIONS)
-def test_every_form_of_image_is_read(
-    spark: SparkSession, tmp_path: Path, small: str, write: Callable[[SparkSession, Path], None], form: str
-) -> None:
-    """Petastorm's codecs are encoded images or arrays to Spark."""
-    folder = tmp_path / "data"
-    folder.mkdir()
-    write(spark, folder)
-    frame = spark.read.parquet(str(folder)).coalesce(1).cache()
-    scored = score(frame, small).collect()
-    theirs = insitu.load(small).model.predict(decoded([encode(each) for each in PICTURES]), verbose=0)
-    order = [row["id"] for row in scored] if "id" in frame.columns else range(len(PICTURES))
-    np.testing.assert_allclose([row["scores"] for row in scored], theirs[order], rtol=0, atol=1e-4)
-    assert [row[:-2] for row in scored] == [tuple(row) for row in frame.collect()], "scoring changed the images"
-    frame.unpersist()
+    def test_nothing_runs_before_it_is_asked_for(self, spark: SparkSession, small: str, runtime: Any) -> None:
+        context = spark.sparkContext
+        frame = image_rows(spark, IMAGES, UNEVEN).repartition(3)
+        context.setJobGroup("scoring", "what the call itself runs")
+        try:
+            scored = score(frame, small, runtime=runtime)
+            assert context.statusTracker().getJobIdsForGroup("scoring") == []
+            scored.collect()
+            assert len(context.statusTracker().getJobIdsForGroup("scoring")) > 0
+        finally:
+            context._jsc.clearJobGroup()
 
+    def test_columns_with_any_name_are_kept(self, spark: SparkSession, small: str, runtime: Any) -> None:
+        names = ["a b", "dot.ted", "tick`s", "'; DROP TABLE scans; --", "image"]
+        frame = spark.createDataFrame([(1, 2, 3, 4, IMAGES[0])], "a int, b int, c int, d int, image binary").toDF(
+            *names
+        )
+        (row,) = score(frame, small, runtime=runtime).collect()
+        assert row.asDict().keys() == {*names, "scores", "fault"}
+        assert row[:4] == (1, 2, 3, 4)
 
-def test_nothing_runs_before_it_is_asked_for(spark: SparkSession, small: str) -> None:
-    context = spark.sparkContext
-    frame = image_rows(spark, IMAGES, UNEVEN).repartition(3)
-    context.setJobGroup("scoring", "what the call itself runs")
-    try:
-        scored = score(frame, small)
-        assert context.statusTracker().getJobIdsForGroup("scoring") == []
-        scored.collect()
-        assert len(context.statusTracker().getJobIdsForGroup("scoring")) > 0
-    finally:
-        context._jsc.clearJobGroup()
+    def test_frame_without_rows(self, spark: SparkSession, small: str, runtime: Any) -> None:
+        scored = score(spark.createDataFrame([], "id long, image binary"), small, runtime=runtime)
+        assert scored.collect() == []
+        assert scored.columns == ["id", "image", "scores", "fault"]
 
 
 def test_a_filter_on_the_result_scores_no_row_twice(spark: SparkSession, small: str) -> None:
@@ -135,20 +153,6 @@ def test_sql_function_of_tensors(spark: SparkSession, windows: str) -> None:
     theirs = insitu.load(windows).model.predict(WINDOWS[..., None], verbose=0)
     found = [row[0]["1"] for row in frame.selectExpr("windows(tensor)").collect()]
     np.testing.assert_allclose(found, theirs[:, 1], rtol=0, atol=1e-4)
-
-
-def test_columns_with_any_name_are_kept(spark: SparkSession, small: str) -> None:
-    names = ["a b", "dot.ted", "tick`s", "'; DROP TABLE scans; --", "image"]
-    frame = spark.createDataFrame([(1, 2, 3, 4, IMAGES[0])], "a int, b int, c int, d int, image binary").toDF(*names)
-    (row,) = score(frame, small).collect()
-    assert row.asDict().keys() == {*names, "scores", "fault"}
-    assert row[:4] == (1, 2, 3, 4)
-
-
-def test_frame_without_rows(spark: SparkSession, small: str) -> None:
-    scored = score(spark.createDataFrame([], "id long, image binary"), small)
-    assert scored.collect() == []
-    assert scored.columns == ["id", "image", "scores", "fault"]
 
 
 def test_bf16_is_near(spark: SparkSession, small: str, expected: np.ndarray) -> None:
@@ -178,7 +182,7 @@ def test_mistakes_are_named(spark: SparkSession, small: str) -> None:
             score(frame.withColumn(taken, F.lit(1)), small)
     with pytest.raises(UserError, match=r"batch: 0, expected at least 1"):
         score(frame, small, batch=0)
-    with pytest.raises(UserError, match=r"runtime: 'onnx', expected openvino or tensorflow"):
+    with pytest.raises(UserError, match=r"runtime: 'onnx', expected one of openvino, tensorflow, bigdl"):
         score(frame, small, runtime="onnx")  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"precision: 'int4', expected one of int8, bf16, fp32"):
         score(frame, small, precision="int4")  # type: ignore[arg-type]

@@ -48,10 +48,15 @@ class Folder:
         own = {"id": [f"{name} {row}" for row in range(len(images))], "image": list(images)}
         pq.write_table(pa.table(own | columns), self._place / f"data/{name}.parquet")
 
-    def score(self, **request: Any) -> dict[str, Any]:
-        data, output = str(self._place / "data"), str(self._place / "out")
-        asked = Request(max_bad_fraction=0.5, **request)
-        return score_batch(self._spark, models=[self._model], data=data, output=output, request=asked)
+    def score(self, *, runtime: Any = "openvino", **request: Any) -> dict[str, Any]:
+        return score_batch(
+            self._spark,
+            models=[self._model],
+            data=str(self._place / "data"),
+            output=str(self._place / "out"),
+            request=Request(max_bad_fraction=0.5, **request),
+            runtime=runtime,
+        )
 
     def record(self, batch: int) -> dict[str, Any]:
         return json.loads((self._place / f"out/monitoring/batch={batch:08d}/record.json").read_text())
@@ -185,3 +190,14 @@ def test_mistakes_are_named(folder: Folder, spark: SparkSession, tmp_path: Path)
         UserError, match=r"--label-by: drifted, and model \w+ has no reference\.parquet; train it again"
     ):
         other.score(send_to_label=1, label_by="drifted")
+
+
+def test_bigdl_scores_the_same(folder: Folder, expected: np.ndarray) -> None:
+    """It tells no statistics of the inputs."""
+    folder.add("a", [*IMAGES, b"hello"])
+    summary = folder.score(runtime="bigdl")
+    assert (summary["rows"], summary["quarantined"], summary["precision"]) == (16, 1, "fp32")
+    rows = {row["id"]: dict(row["scores"]) for row in folder.table("scores")}
+    found = [[rows[f"a {n}"][name] for name in NAMES] for n in range(len(IMAGES))]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+    assert folder.record(0)["inputs"] == {}

@@ -18,8 +18,7 @@ from insitu.cluster.filesystem import create, open_filesystem
 from insitu.cluster.progress import running_tasks, shown
 from insitu.errors import UserError
 from insitu.scoring import row_scorer
-from insitu.scoring.columns import find_input
-from insitu.scoring.dataframes import quoted, scored_column
+from insitu.scoring.dataframes import RESULT_COLUMN, quoted, scored_rows
 from insitu.scoring.inbox import ID, SOURCE, read_rows
 from insitu.scoring.labelling import LabelBy, rows_to_label
 from insitu.scoring.monitoring import RECORD, Reference, monitored
@@ -173,15 +172,15 @@ class BatchScorer:
         for name, value in self._request.where.items():
             rows = rows.filter(_column(rows, name, "--where").cast("string") == F.lit(value))
         by_value = _column(rows, by.column, "--thresholds").cast("string") if by else F.lit(None).cast("string")
-        columns = self._request.image_column, self._request.tensor_column
-        inputs = [find_input(rows, model.signature.preprocessing, *columns) for model in self._models]
-        result = scored_column(rows, self._models, inputs)
-        results = rows.select(
-            rows[quoted(ID)].alias("id"),
-            rows[quoted(SOURCE)].alias("source"),
-            by_value.alias("by"),
-            result.alias("result"),
-        ).persist()
+        request = self._request
+        scored = scored_rows(
+            rows.withColumn(_BY, by_value),
+            self._models,
+            image_column=request.image_column,
+            tensor_column=request.tensor_column,
+        )
+        own = {ID: "id", SOURCE: "source", _BY: "by", RESULT_COLUMN: "result"}
+        results = scored.select(*(scored[quoted(name)].alias(short) for name, short in own.items())).persist()
         try:
             yield _Scored(rows, results, read.bad_files)
         finally:
@@ -256,6 +255,7 @@ class BatchScorer:
                     print(f"batch {number}: drift: model {model['model']}: {told}", file=sys.stderr, flush=True)
 
 
+_BY = "insitu by"
 _RESULTS = f"id string, source string, by string, result {row_scorer.RESULT}"
 _QUARANTINE = "id string, source string, reason string"
 _FAULTY = "result.fault IS NOT NULL"

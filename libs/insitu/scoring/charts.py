@@ -78,7 +78,7 @@ def drift(records: Sequence[Record], model: str) -> Markup | None:
         axes.set(xlabel="batch")
         axes.figure.colorbar(mesh, ax=axes, extend="max", label="PSI", pad=0.01, aspect=30)
 
-    inches = (8.0, 1.0 + 0.2 * len(names))
+    inches = (10.5, 1.0 + 0.22 * len(names))
     return draw(
         paint, name=f"drift-{model}", description="Population stability index by statistic and batch", inches=inches
     )

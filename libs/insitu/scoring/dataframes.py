@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -12,13 +12,13 @@ from insitu.data.inputs import ImageInput, Input, TensorInput
 from insitu.errors import UserError
 from insitu.scoring.columns import arrow_schema, check_no_column, find_input
 from insitu.scoring.ir import Precision
-from insitu.scoring.row_scorer import COLUMN, FAULT, RESULT, SCORES, RowScorer
+from insitu.scoring.row_scorer import COLUMN, FAULT, HEIGHT, MEAN, RESULT, SCORES, WIDTH, RowScorer
 from insitu.scoring.shipped import Runtime, ShippedModel, ship
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
-_RESULT_COLUMN = "insitu result"
+RESULT_COLUMN = "insitu result"
 
 
 def score(
@@ -27,7 +27,7 @@ def score(
     *,
     image_column: str | None = None,
     tensor_column: str | None = None,
-    runtime: Runtime | Literal["bigdl"] = "openvino",
+    runtime: Runtime = "openvino",
     precision: Precision | None = None,
     batch: int = 32,
 ) -> "DataFrame":
@@ -51,17 +51,10 @@ def score(
         UserError: no usable column, a column that is called `scores` or `fault` already, no model directory or a
             changed one, or a precision that it does not hold.
     """
-    if runtime == "bigdl":
-        if precision not in (None, "fp32"):
-            raise UserError("precision", f"{precision}, and runtime bigdl computes in fp32", "take openvino")
-        from insitu.scoring import bigdl
-
-        return bigdl.score(df, model_dir, image_column=image_column, tensor_column=tensor_column, batch=batch)
     check_no_column(df, SCORES, FAULT)
     model = ship(df.sparkSession, model_dir, runtime=runtime, precision=precision, rows=batch)
-    input = find_input(df, model.signature.preprocessing, image_column, tensor_column)
-    scored = df.withColumn(_RESULT_COLUMN, scored_column(df, [model], [input]))
-    result = scored[_RESULT_COLUMN]
+    scored = scored_rows(df, [model], image_column=image_column, tensor_column=tensor_column)
+    result = scored[RESULT_COLUMN]
     own = [scored[quoted(column)] for column in df.columns]
     return scored.select(*own, result[SCORES][0].alias(SCORES), result[FAULT].alias(FAULT))
 
@@ -88,6 +81,8 @@ def register_udf(
     Raises:
         UserError: as `score`.
     """
+    if runtime == "bigdl":
+        raise UserError("runtime", "bigdl, which scores DataFrames only", "take openvino, or insitu.score")
     model = ship(spark, model_dir, runtime=runtime, precision=precision, rows=batch)
     preprocessing, names = model.signature.preprocessing, model.signature.class_names
     kind: pa.DataType
@@ -109,8 +104,51 @@ def register_udf(
     spark.udf.register(name, _iterator_udf(scores, "map<string, float>"))
 
 
-def scored_column(df: "DataFrame", models: Sequence[ShippedModel], inputs: Sequence[Input]) -> "Column":
-    """A column of `RESULT` of what models, by `find_input`, read of the same column of a DataFrame."""
+def scored_rows(
+    df: "DataFrame", models: Sequence[ShippedModel], *, image_column: str | None, tensor_column: str | None
+) -> "DataFrame":
+    """Add a column `RESULT_COLUMN` of type `RESULT`: what becomes of each row.
+
+    Args:
+        df: the rows.
+        models: of one runtime, that read the same column.
+        image_column, tensor_column: as for `score`.
+
+    Raises:
+        UserError: as `score`.
+    """
+    inputs = [find_input(df, model.signature.preprocessing, image_column, tensor_column) for model in models]
+    if models[0].runtime == "bigdl":
+        return _scored_by_bigdl(df, models, inputs)
+    return df.withColumn(RESULT_COLUMN, _scored_column(df, models, inputs))
+
+
+def _scored_by_bigdl(df: "DataFrame", models: Sequence[ShippedModel], inputs: Sequence[Input]) -> "DataFrame":
+    """In the executors' JVMs, which tell no statistics of the inputs."""
+    from pyspark.sql import functions as F
+
+    from insitu.scoring import bigdl
+
+    scored, faults, scores = df, [], []
+    for place, (model, input) in enumerate(zip(models, inputs, strict=True)):
+        image, tensor = (None, input.column.name) if isinstance(input, TensorInput) else (input.column.name, None)
+        own = {SCORES: f"{RESULT_COLUMN} {SCORES} {place}", FAULT: f"{RESULT_COLUMN} {FAULT} {place}"}
+        scored = bigdl.score(
+            scored, model.directory, image_column=image, tensor_column=tensor, batch=model.rows
+        ).withColumnsRenamed(own)
+        scores.append(scored[own[SCORES]])
+        faults.append(scored[own[FAULT]])
+    fault = F.coalesce(*faults)
+    fields = {
+        FAULT: fault,
+        **dict.fromkeys((MEAN, HEIGHT, WIDTH), F.lit(None)),
+        SCORES: F.when(fault.isNull(), F.array(*scores)),
+    }
+    result = F.struct(*(field.alias(name) for name, field in fields.items()))
+    return scored.select(*(scored[quoted(name)] for name in df.columns), result.cast(RESULT).alias(RESULT_COLUMN))
+
+
+def _scored_column(df: "DataFrame", models: Sequence[ShippedModel], inputs: Sequence[Input]) -> "Column":
     name = inputs[0].column.name
     own = tuple(_renamed(input) for input in inputs)
     scorer = RowScorer(tuple(models), own, arrow_schema(df).field(name).type)

@@ -53,9 +53,10 @@ def monitored(
         references: of each model.
 
     Returns:
-        `inputs`: by statistic its `QUANTILES`; `models`: for each `model`, `precision`, by class `label_rate` (share of
-        the rows) and `scores` (`QUANTILES`), and `drift`: of each `statistic` `psi`, `ks`, `p` and `alarm`; None where
-        the model has no reference. All but the label rate are of at most 2000 rows, drawn by hash.
+        `inputs`: by statistic its `QUANTILES`, none with bigdl; `models`: for each `model`, `precision`, by class
+        `label_rate` (share of the rows) and `scores` (`QUANTILES`), and `drift`: of each `statistic` `psi`, `ks`, `p`
+        and `alarm`; None where the model has no reference. All but the label rate are of at most 2000 rows, drawn by
+        hash.
     """
     drawn = results.orderBy(F.xxhash64("id", "source")).limit(_MOST_ROWS).select("result.*").collect()
     return {

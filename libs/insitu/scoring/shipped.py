@@ -17,7 +17,7 @@ from insitu.scoring import ir
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-Runtime = Literal["openvino", "tensorflow"]
+Runtime = Literal["openvino", "tensorflow", "bigdl"]
 RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
 
 _MODELS_KEPT = 4
@@ -29,7 +29,8 @@ class ShippedModel:
 
     Attributes:
         id: the first 12 digits of the SHA-256 of the directory's checksums.
-        archive: a name among Spark's archives.
+        directory: URI of the model directory.
+        archive: a name among Spark's archives; of bigdl "", which sends a model with each DataFrame.
         runtime, precision: that it computes with.
         signature: of the directory.
         rows: of a batch.
@@ -37,6 +38,7 @@ class ShippedModel:
     """
 
     id: str
+    directory: str
     archive: str
     runtime: Runtime
     precision: ir.Precision
@@ -60,7 +62,7 @@ def ship(
         spark: the session whose executors score.
         directory: path or URI of a model directory.
         runtime: openvino computes with the IR that the directory holds, or, in bf16 and fp32, one that is made from
-            its Keras model here; tensorflow with the Keras model, in fp32.
+            its Keras model here; tensorflow with the Keras model, and bigdl with what it makes of that, in fp32.
         precision: None is int8 where jobs/quantize.py has made the directory, else fp32.
         rows: of a batch.
         setting: what named the directory, for the errors; of a job, whose other options then have dashes too.
@@ -78,13 +80,13 @@ def ship(
     with artifact.verified(directory, setting=setting, part=artifact.MODEL) as local:
         signature = artifact.Signature.from_json(artifact.read_json(local / artifact.SIGNATURE))
         identity = artifact.identity(str(local))
-        name = f"insitu-{identity}-{runtime}-{precision}.zip"
-        if not any(known.endswith(f"/{name}") for known in context.listArchives):
+        name = f"insitu-{identity}-{runtime}-{precision}.zip" if runtime != "bigdl" else ""
+        if name and not any(known.endswith(f"/{name}") for known in context.listArchives):
             archive = Path(context._temp_dir) / name  # which lives as long as the session: Spark serves it to executors
             _pack(local, archive, runtime, precision)
             context.addArchive(str(archive))
     threads = int(context.getConf().get("spark.task.cpus", "1"))
-    return ShippedModel(identity, name, runtime, precision, signature, rows, threads)
+    return ShippedModel(identity, directory, name, runtime, precision, signature, rows, threads)
 
 
 @lru_cache(maxsize=_MODELS_KEPT)
@@ -104,15 +106,15 @@ def _choose(
     directory: str, runtime: Runtime, precision: ir.Precision | None, setting: str, dashes: str
 ) -> ir.Precision:
     if runtime not in RUNTIMES:
-        raise UserError(f"{dashes}runtime", f"{runtime!r}, expected {' or '.join(RUNTIMES)}", "take one of them")
+        raise UserError(f"{dashes}runtime", f"{runtime!r}, expected one of {', '.join(RUNTIMES)}", "take one of them")
     if precision is not None and precision not in ir.PRECISIONS:
         raise UserError(
             f"{dashes}precision", f"{precision!r}, expected one of {', '.join(ir.PRECISIONS)}", "take one of them"
         )
-    if runtime == "tensorflow":
+    if runtime != "openvino":
         if precision not in (None, "fp32"):
             raise UserError(
-                f"{dashes}precision", f"{precision}, and runtime tensorflow computes in fp32", "take openvino"
+                f"{dashes}precision", f"{precision}, and runtime {runtime} computes in fp32", "take openvino"
             )
         return "fp32"
     quantised = artifact.holds(directory, artifact.INT8, setting=setting)
