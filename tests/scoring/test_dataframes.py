@@ -107,12 +107,13 @@ class TestRuntime:
     def test_nothing_runs_before_it_is_asked_for(self, spark: SparkSession, small: str, runtime: Any) -> None:
         context = spark.sparkContext
         frame = image_rows(spark, IMAGES, UNEVEN).repartition(3)
-        context.setJobGroup("scoring", "what the call itself runs")
+        group = f"scoring by {runtime}"
+        context.setJobGroup(group, "what the call itself runs")
         try:
             scored = score(frame, small, runtime=runtime)
-            assert context.statusTracker().getJobIdsForGroup("scoring") == []
+            assert context.statusTracker().getJobIdsForGroup(group) == []
             scored.collect()
-            assert len(context.statusTracker().getJobIdsForGroup("scoring")) > 0
+            assert len(context.statusTracker().getJobIdsForGroup(group)) > 0
         finally:
             context._jsc.clearJobGroup()
 
