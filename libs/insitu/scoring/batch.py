@@ -10,21 +10,22 @@ from functools import reduce
 from typing import Any
 
 import pyarrow.parquet as pq
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from insitu import artifact
 from insitu.cluster.failures import workers_user_errors
-from insitu.cluster.filesystem import create, open_filesystem, qualify
+from insitu.cluster.filesystem import create, open_filesystem, overwrite, qualify
 from insitu.cluster.progress import running_tasks, shown
 from insitu.errors import UserError
 from insitu.scoring import row_scorer
 from insitu.scoring.columns import find_input
 from insitu.scoring.dataframes import quoted, scored_column
-from insitu.scoring.inbox import ID, SOURCE, each_batch_of_new_files, is_empty, read_rows
+from insitu.scoring.inbox import ID, SOURCE, each_batch_of_new_files, is_empty, named_column, read_rows
 from insitu.scoring.ir import Precision
 from insitu.scoring.lock import locked
 from insitu.scoring.outbox import MONITORING, QUARANTINE, SCORES, Outbox
+from insitu.scoring.registry import find_model
 from insitu.scoring.shipped import Runtime, ShippedModel, ship
 from insitu.scoring.thresholds import Thresholds
 
@@ -76,7 +77,8 @@ def score_batch(
 
     Args:
         spark: the session whose executors score.
-        models: model directories; every row is scored by each, and decoded once for those that read alike.
+        models: model directories, or registries for their current versions; every row is scored by each, and decoded
+            once for those that read alike.
         data: a folder of Parquet files, of any of the dataset's conventions, or of images.
         output: a folder on any file system; only this function writes to it.
         request: what is asked of every batch.
@@ -92,7 +94,7 @@ def score_batch(
     started = time.monotonic()
     _check(request)
     data, output = qualify(spark, "--data", data).rstrip("/"), qualify(spark, "--output", output).rstrip("/")
-    directories = [qualify(spark, "--model", model) for model in models]
+    directories = [find_model(spark, "--model", model) for model in models]
     _check_places(data, output)
     for directory in directories:
         if not artifact.holds(directory, artifact.MODEL, setting="--model"):
@@ -201,8 +203,8 @@ class _BatchScorer:
             return
         rows, by = read.frame, self._request.thresholds.by
         for name, value in self._request.where.items():
-            rows = rows.filter(_column(rows, name, "--where").cast("string") == F.lit(value))
-        by_value = _column(rows, by.column, "--thresholds").cast("string") if by else F.lit(None).cast("string")
+            rows = rows.filter(named_column(rows, name, "--where").cast("string") == F.lit(value))
+        by_value = named_column(rows, by.column, "--thresholds").cast("string") if by else F.lit(None).cast("string")
         columns = self._request.image_column, self._request.tensor_column
         inputs = [find_input(rows, model.signature.preprocessing, *columns) for model in self._models]
         result = scored_column(rows, self._models, inputs)
@@ -277,13 +279,6 @@ def _count(results: DataFrame) -> tuple[int, int]:
     return counts[0], counts[1]
 
 
-def _column(rows: DataFrame, name: str, setting: str) -> Column:
-    if name not in rows.columns:
-        own = ", ".join(column for column in rows.columns if column not in (ID, SOURCE))
-        raise UserError(setting, f"the data has no column {name}", f"its columns are {own}")
-    return rows[quoted(name)]
-
-
 def _ship(
     spark: SparkSession,
     directories: Sequence[str],
@@ -343,10 +338,7 @@ class _Record:
         self._kept = before
 
     def _write(self) -> None:
-        """So that it appears whole."""
-        file_system, path = open_filesystem(self._uri)
-        file_system.pipe_file(f"{path}.part", json.dumps(self._kept).encode())
-        file_system.mv(f"{path}.part", path, overwrite=True)
+        overwrite(self._uri, json.dumps(self._kept).encode())
 
 
 def _check(request: Request) -> None:
