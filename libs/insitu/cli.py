@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 from insitu.cluster import doctor
+from insitu.errors import UserError
 from insitu.job import run_job
 from insitu.recipe import read
 from insitu.tracking import add_options, from_options
@@ -183,13 +184,10 @@ def _promote(args: argparse.Namespace) -> dict[str, Any]:
     from insitu.scoring.thresholds import Thresholds
 
     tracking = from_options(args)
-    thresholds = (
-        read(args.thresholds, [], schema=Thresholds, setting="--thresholds") if args.thresholds else Thresholds()
-    )
-    given = ("candidate", "registry", "holdout", "replay", "max_drop", "min_agreement", "precision")
-    columns = ("image_column", "tensor_column")
-    options = {name: getattr(args, name) for name in (*given, *columns)}
-    return promote(spark_session("insitu promote"), thresholds=thresholds, tracking=tracking, **options)
+    thresholds = read(args.thresholds, [], schema=Thresholds, setting="--thresholds") if args.thresholds else None
+    models, rows = ("candidate", "registry", "precision"), ("holdout", "replay", "image_column", "tensor_column")
+    given = {name: getattr(args, name) for name in (*models, *rows, "max_drop", "min_agreement")}
+    return promote(spark_session("insitu promote"), thresholds=thresholds, tracking=tracking, **given)
 
 
 def _rollback(args: argparse.Namespace) -> dict[str, Any]:
@@ -199,7 +197,6 @@ def _rollback(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _log(args: argparse.Namespace) -> dict[str, Any]:
-    from insitu.errors import UserError
     from insitu.scoring.promote import log
 
     tracking = from_options(args)

@@ -80,7 +80,7 @@ class Tracking:
                     client.create_registered_model(self.registered_model)
         except TrackingError as error:
             problem = f"the MLflow server {self.uri} does not take runs ({error})"
-            raise UserError("--tracking-uri", problem, "start it, correct the address, or leave the option out") from None
+            raise UserError("--tracking-uri", problem, "start it, correct the address, or leave it out") from None
 
     def log_training(self, directory: str) -> dict[str, Any]:
         """Log the run that made a model directory, and register the directory.
@@ -233,7 +233,9 @@ class Tracking:
 
         by_class = ("holdout.metrics.", "replay.classes.")
         facts = {name: value for name, value in flattened(dict(record)).items() if not name.startswith(by_class)}
-        measured = {name for name, value in facts.items() if isinstance(value, float) and not name.startswith("limits.")}
+        measured = {
+            name for name, value in facts.items() if isinstance(value, float) and not name.startswith("limits.")
+        }
         promoted_ms = _milliseconds(record["promoted"])
         run_id = self._log(
             client,

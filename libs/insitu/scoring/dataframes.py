@@ -128,7 +128,9 @@ def with_results(rows: "DataFrame", models: Mapping[str, ShippedModel]) -> "Data
     for name, model in models.items():
         preprocessing = model.signature.preprocessing
         columns = (None, COLUMN) if isinstance(preprocessing, TensorPreprocessing) else (COLUMN, None)
-        answered = answered.withColumn(name, scored_column(answered, [model], [find_input(rows, preprocessing, *columns)]))
+        answered = answered.withColumn(
+            name, scored_column(answered, [model], [find_input(rows, preprocessing, *columns)])
+        )
     return answered
 
 

@@ -55,18 +55,17 @@ class OnHoldout:
     metric: str
     metrics: Mapping[str, Metrics]
 
-    def value(self, model: str) -> float | None:
-        """The metric of a model; None where there is no such model."""
-        return self.metrics[model][self.metric] if model in self.metrics else None  # type: ignore[literal-required]
+    def value(self, model: str) -> float:
+        """The metric of a model."""
+        return self.metrics[model][self.metric]  # type: ignore[literal-required]
 
     @property
     def drop(self) -> float:
         """How far the candidate's metric is below the current version's; 0 where there is none."""
-        before, after = self.value(CURRENT), self.value(CANDIDATE)
-        return 0.0 if before is None or after is None else before - after
+        return self.value(CURRENT) - self.value(CANDIDATE) if CURRENT in self.metrics else 0.0
 
     def to_json(self) -> dict[str, Any]:
-        values = {model: self.value(model) for model in (CANDIDATE, CURRENT)}
+        values = {model: self.value(model) for model in self.metrics}
         own = {name: getattr(self, name) for name in ("uri", "fingerprint", "rows", "unusable", "lost", "metric")}
         return {**own, **values, "metrics": dict(self.metrics)}
 

@@ -34,7 +34,7 @@ def promote(
     max_drop: float = 0.0,
     min_agreement: float = 0.9,
     precision: Precision | None = None,
-    thresholds: Thresholds = Thresholds(),
+    thresholds: Thresholds | None = None,
     image_column: str | None = None,
     tensor_column: str | None = None,
     tracking: Tracking | None = None,
@@ -53,7 +53,7 @@ def promote(
             has one, may be below the current version's.
         min_agreement: the smallest share of the replay's rows on which the decisions have to agree.
         precision: as for `insitu.score`; None is each model's own.
-        thresholds: of the decisions.
+        thresholds: of the decisions; None is those of `Thresholds()`.
         image_column, tensor_column: of the replay; None finds the only one.
         tracking: where the promotion is logged, if it takes place.
 
@@ -92,7 +92,7 @@ def promote(
                 spark,
                 qualify(spark, "--replay", replay),
                 models,
-                thresholds=thresholds,
+                thresholds=thresholds or Thresholds(),
                 image_column=image_column,
                 tensor_column=tensor_column,
             )
@@ -177,7 +177,7 @@ def log(directory: str, tracking: Tracking) -> dict[str, Any]:
 
 def _log_standing(home: Registry, tracking: Tracking) -> dict[str, Any]:
     def promoted(name: str | None) -> tuple[Version, Mapping[str, Any]] | None:
-        return name and (Version(name.partition("-")[2], home.version(name)), home.record(name)) or None
+        return (Version(name.partition("-")[2], home.version(name)), home.record(name)) if name else None
 
     standing = {alias: promoted(name) for alias, name in asdict(home.standing()).items()}
     return tracking.attempt(lambda: tracking.log_promotions(standing), home.uri)
@@ -192,7 +192,9 @@ def _check(max_drop: float, min_agreement: float) -> None:
 
 def _check_comparable(models: Mapping[str, ShippedModel], candidate: str, current: str) -> None:
     if models[CANDIDATE].id == models[CURRENT].id:
-        raise UserError("--candidate", f"{candidate} is the current version already, {current}", "nothing is to be done")
+        raise UserError(
+            "--candidate", f"{candidate} is the current version already, {current}", "nothing is to be done"
+        )
     ours, theirs = models[CANDIDATE].signature, models[CURRENT].signature
     own_registry = "give it a registry of its own"
     if (ours.task, ours.class_names) != (theirs.task, theirs.class_names):
@@ -202,15 +204,13 @@ def _check_comparable(models: Mapping[str, ShippedModel], candidate: str, curren
         raise UserError("--candidate", "of it and the current version one reads images and one tensors", own_registry)
 
 
-def _worse(
-    on_holdout: OnHoldout, on_replay: OnReplay | None, max_drop: float, min_agreement: float
-) -> list[str]:
+def _worse(on_holdout: OnHoldout, on_replay: OnReplay | None, max_drop: float, min_agreement: float) -> list[str]:
     """Everything that is worse than allowed, in words."""
     worse = []
     if on_holdout.drop > max_drop:
         ours, theirs = on_holdout.value(CANDIDATE), on_holdout.value(CURRENT)
-        told = f"{on_holdout.metric} of the holdout is {ours:.4f}, and the current version's {theirs:.4f}"
-        worse.append(f"{told}, more than {max_drop:g} above")
+        told = f"its {on_holdout.metric} on the holdout is {ours:.4f}, and the current version's {theirs:.4f}"
+        worse.append(f"{told}, a drop of more than {max_drop:g}")
     if on_holdout.lost:
         worse.append(f"it cannot read {on_holdout.lost} rows of the holdout that the current version reads")
     if on_replay and on_replay.lost:
@@ -223,10 +223,8 @@ def _worse(
 
 
 def _tell_holdout(found: OnHoldout) -> None:
-    ours, theirs = found.value(CANDIDATE), found.value(CURRENT)
-    compared = "" if theirs is None else f", of the current version {theirs:.4f}"
-    told = f"{found.rows} rows, {found.metric} of the candidate {ours:.4f}{compared}"
-    print(f"holdout: {told}", file=sys.stderr, flush=True)
+    told = ", ".join(f"{model} {found.value(model):.4f}" for model in found.metrics)
+    print(f"holdout: {found.rows} rows, {found.metric}: {told}", file=sys.stderr, flush=True)
 
 
 def _tell_replay(found: OnReplay) -> None:
