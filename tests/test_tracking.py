@@ -115,7 +115,7 @@ def test_a_version_of_another_file_system_has_the_directory_as_its_source(
 
 
 def test_logging_again_completes_and_repeats_nothing(
-    client: MlflowClient, server: MlflowServer, tracking: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client: MlflowClient, tracking: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = str(write_trained(tmp_path, "model"))
     with monkeypatch.context() as interrupted:
@@ -167,17 +167,19 @@ def test_promotion_and_rollback_move_the_aliases(client: MlflowClient, tracking:
 
 
 def test_a_training_logs_what_it_published(
-    spark: SparkSession, client: MlflowClient, tracking: Tracking, tmp_path: Path
+    spark: SparkSession, client: MlflowClient, tracking: Tracking, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     data, output = write_rows(tmp_path / "data", digit_columns()), str(tmp_path / "model")
     recipe = parse(recipe_tree(epochs=1))
     summary = insitu.train(spark, recipe, data=data, output=output, listener=lambda event: None, tracking=tracking)
+    assert capfd.readouterr().out == "", "it is for the summary"
     run = only_run(client, tracking)
     assert summary["mlflow"] == {"run_id": run.info.run_id, "version": "1"}
     assert run.data.metrics["final.accuracy"] == summary["metrics"]["accuracy"]
     assert "report.html" in {entry.path for entry in client.list_artifacts(run.info.run_id)}
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_in_the_night_costs_no_model(
     spark: SparkSession, server: MlflowServer, client: MlflowClient, tracking: Tracking, tmp_path: Path
 ) -> None:
@@ -202,9 +204,7 @@ def test_a_server_that_dies_in_the_night_costs_no_model(
     assert json.loads(done.stdout)["mlflow"]["run_id"] == only_run(client, tracking).info.run_id
 
 
-def test_a_server_that_does_not_answer_is_told_before_training(
-    spark: SparkSession, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_server_that_does_not_answer_is_told_before_training(spark: SparkSession, tmp_path: Path) -> None:
     data = write_rows(tmp_path / "data", digit_columns())
     away = Tracking("http://127.0.0.1:9")
     with pytest.raises(

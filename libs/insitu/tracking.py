@@ -27,6 +27,7 @@ _EXPERIMENT = "insitu"
 _PARAMS_AT_ONCE, _METRICS_AT_ONCE = 100, 1000  # MLflow's own limits
 _SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # which would report its use to its maker
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # where a job's summary goes
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
@@ -76,8 +77,7 @@ class Tracking:
         try:
             with self._client() as client:
                 self._experiment_id(client)
-                if self.registered_model and not client.search_registered_models(f"name = '{self.registered_model}'"):
-                    client.create_registered_model(self.registered_model)
+                self._make_registered_model(client)
         except TrackingError as error:
             problem = f"the MLflow server {self.uri} does not take runs ({error})"
             raise UserError("--tracking-uri", problem, "start it, correct the address, or leave it out") from None
@@ -195,6 +195,10 @@ class Tracking:
         found = client.get_experiment_by_name(self.experiment)
         return found.experiment_id if found else client.create_experiment(self.experiment)
 
+    def _make_registered_model(self, client: "MlflowClient") -> None:
+        if self.registered_model and not client.search_registered_models(f"name = '{self.registered_model}'"):
+            client.create_registered_model(self.registered_model)
+
     def _log(
         self,
         client: "MlflowClient",
@@ -263,6 +267,7 @@ class Tracking:
         """
         if self.registered_model is None:
             return None
+        self._make_registered_model(client)
         mine = f"name = '{self.registered_model}' and tags.`insitu.identity` = '{model.identity}'"
         found = client.search_model_versions(mine, max_results=1)
         if found:
