@@ -3,7 +3,7 @@
 import json
 import shlex
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from mlflow.entities import Run
 from pyspark.sql import SparkSession
 
 import insitu
-from conftest import ROOT
+from conftest import ROOT, Submitted
 from insitu import artifact
 from insitu.errors import UserError
 from insitu.recipe import parse
@@ -72,6 +72,18 @@ def write_trained(directory: Path, name: str, *, page: str = "report") -> Path:
     (source / "report/index.html").write_text(page)
     artifact.publish(source, f"file://{directory}/{name}")
     return directory / name
+
+
+def job(directory: Path) -> list[str]:
+    """A training of seconds, from its command line."""
+    data, recipe = write_rows(directory / "data", digit_columns()), directory / "recipe.yaml"
+    recipe.write_text(parse(recipe_tree(epochs=1)).to_yaml())
+    return ["jobs/train_cnn.py", "--recipe", str(recipe), "--data", data, "--output", str(directory / "model")]
+
+
+def named(tracking: Tracking) -> list[str]:
+    assert tracking.registered_model
+    return ["--experiment", tracking.experiment, "--registered-model", tracking.registered_model]
 
 
 def only_run(client: MlflowClient, tracking: Tracking) -> Run:
@@ -166,17 +178,15 @@ def test_promotion_and_rollback_move_the_aliases(client: MlflowClient, tracking:
     assert [entry.path for entry in client.list_artifacts(run.info.run_id)] == ["promotion.json"]
 
 
-def test_a_training_logs_what_it_published(
-    spark: SparkSession, client: MlflowClient, tracking: Tracking, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+def test_the_training_job_logs_what_it_published(
+    submit: Callable[..., Submitted], client: MlflowClient, tracking: Tracking, tmp_path: Path
 ) -> None:
-    data, output = write_rows(tmp_path / "data", digit_columns()), str(tmp_path / "model")
-    recipe = parse(recipe_tree(epochs=1))
-    summary = insitu.train(spark, recipe, data=data, output=output, listener=lambda event: None, tracking=tracking)
-    assert capfd.readouterr().out == "", "it is for the summary"
-    run = only_run(client, tracking)
-    assert summary["mlflow"] == {"run_id": run.info.run_id, "version": "1"}
-    assert run.data.metrics["final.accuracy"] == summary["metrics"]["accuracy"]
-    assert "report.html" in {entry.path for entry in client.list_artifacts(run.info.run_id)}
+    run = submit(*job(tmp_path), "--tracking-uri", tracking.uri, *named(tracking))
+    logged = only_run(client, tracking)
+    assert run.summary["mlflow"] == {"run_id": logged.info.run_id, "version": "1"}
+    assert len(run.stdout.splitlines()) == 1
+    assert logged.data.metrics["final.accuracy"] == run.summary["metrics"]["accuracy"]
+    assert "report.html" in {entry.path for entry in client.list_artifacts(logged.info.run_id)}
 
 
 @pytest.mark.slow
@@ -204,14 +214,22 @@ def test_a_server_that_dies_in_the_night_costs_no_model(
     assert json.loads(done.stdout)["mlflow"]["run_id"] == only_run(client, tracking).info.run_id
 
 
-def test_a_server_that_does_not_answer_is_told_before_training(spark: SparkSession, tmp_path: Path) -> None:
-    data = write_rows(tmp_path / "data", digit_columns())
-    away = Tracking("http://127.0.0.1:9")
-    with pytest.raises(
-        UserError, match=r"--tracking-uri: the MLflow server http://127\.0\.0\.1:9 does not take runs \("
-    ):
-        insitu.train(spark, parse(recipe_tree()), data=data, output=str(tmp_path / "model"), tracking=away)
-    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+def test_a_server_that_does_not_answer_is_told_before_training(
+    submit: Callable[..., Submitted], tmp_path: Path
+) -> None:
+    run = submit(*job(tmp_path), "--tracking-uri", "http://127.0.0.1:9")
+    assert (run.returncode, run.stdout) == (2, "")
+    (line,) = run.stderr.splitlines()
+    assert line.startswith("train_cnn: --tracking-uri: the MLflow server http://127.0.0.1:9 does not take runs (")
+    assert line.endswith("; start it, correct the address, or leave it out")
+    assert [path.name for path in tmp_path.iterdir()] == ["data", "recipe.yaml"]
+
+
+def test_options_of_mlflow_want_a_server(submit: Callable[..., Submitted], tmp_path: Path) -> None:
+    run = submit(*job(tmp_path), "--registered-model", "chexnet")
+    assert (run.returncode, run.stdout) == (2, "")
+    expected = "train_cnn: --registered-model: chexnet, which is of MLflow, without --tracking-uri; give that too\n"
+    assert run.stderr == expected
 
 
 def test_mistakes_are_named(server: MlflowServer, tmp_path: Path) -> None:

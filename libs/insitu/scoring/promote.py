@@ -87,7 +87,9 @@ def promote(
         on_holdout = judge_on_holdout(spark, holdout, recipe, models, trained_on=trained_on.values())
         _tell_holdout(on_holdout)
         on_replay = None
-        if replay and before.current:
+        if replay and not before.current:
+            print("replay: left out, since there is no current version yet to compare with", file=sys.stderr)
+        elif replay:
             on_replay = compare_on_replay(
                 spark,
                 qualify(spark, "--replay", replay),
