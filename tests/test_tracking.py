@@ -3,6 +3,7 @@
 import json
 import shlex
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -190,7 +191,7 @@ def test_the_training_job_logs_what_it_published(
 
 
 @pytest.mark.slow
-def test_a_server_that_dies_in_the_night_costs_no_model(
+def test_a_server_that_is_away_ends_the_job_and_one_that_dies_in_the_night_costs_no_model(
     spark: SparkSession, server: MlflowServer, client: MlflowClient, tracking: Tracking, tmp_path: Path
 ) -> None:
     data, output = write_rows(tmp_path / "data", digit_columns()), str(tmp_path / "model")
@@ -199,8 +200,13 @@ def test_a_server_that_dies_in_the_night_costs_no_model(
         if event["event"] == "epoch":
             server.stop()
 
+    recipe = parse(recipe_tree(epochs=1))
+    with pytest.raises(
+        UserError, match=r"--tracking-uri: the MLflow server http://127\.0\.0\.1:9 does not take runs \("
+    ):
+        insitu.train(spark, recipe, data=data, output=output, tracking=Tracking("http://127.0.0.1:9"))
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
     try:
-        recipe = parse(recipe_tree(epochs=1))
         summary = insitu.train(spark, recipe, data=data, output=output, listener=listener, tracking=tracking)
     finally:
         server.start()
@@ -214,25 +220,19 @@ def test_a_server_that_dies_in_the_night_costs_no_model(
     assert json.loads(done.stdout)["mlflow"]["run_id"] == only_run(client, tracking).info.run_id
 
 
-def test_a_server_that_does_not_answer_is_told_before_training(
-    submit: Callable[..., Submitted], tmp_path: Path
-) -> None:
-    run = submit(*job(tmp_path), "--tracking-uri", "http://127.0.0.1:9")
-    assert (run.returncode, run.stdout) == (2, "")
-    (line,) = run.stderr.splitlines()
-    assert line.startswith("train_cnn: --tracking-uri: the MLflow server http://127.0.0.1:9 does not take runs (")
-    assert line.endswith("; start it, correct the address, or leave it out")
-    assert [path.name for path in tmp_path.iterdir()] == ["data", "recipe.yaml"]
-
-
-def test_options_of_mlflow_want_a_server(submit: Callable[..., Submitted], tmp_path: Path) -> None:
-    run = submit(*job(tmp_path), "--registered-model", "chexnet")
+def test_options_of_mlflow_want_a_server(tmp_path: Path) -> None:
+    command = [sys.executable, *job(tmp_path), "--registered-model", "chexnet"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (run.returncode, run.stdout) == (2, "")
     expected = "train_cnn: --registered-model: chexnet, which is of MLflow, without --tracking-uri; give that too\n"
     assert run.stderr == expected
 
 
 def test_mistakes_are_named(server: MlflowServer, tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"--tracking-uri: the MLflow server http://127\.0\.0\.1:9 does not take runs \("
+    ):
+        Tracking("http://127.0.0.1:9").check()
     with pytest.raises(UserError, match=r"--tracking-uri: the MLflow server .* does not take runs \(.*[Nn]ame"):
         Tracking(server.uri, registered_model="a/b").check()
     with pytest.raises(UserError, match=r"--registered-model: is missing, and its aliases are to be set"):
