@@ -18,7 +18,10 @@ def main() -> dict[str, Any]:
     """Parse, start Spark, score."""
     parser = argparse.ArgumentParser(prog="score_batch", description="Score what is new in a folder, each row once.")
     parser.add_argument(
-        "--model", required=True, action="append", help="model directory; may repeat, to score a row by several"
+        "--model",
+        required=True,
+        action="append",
+        help="model directory or registry; may repeat: a row is scored by all",
     )
     parser.add_argument("--data", required=True, help="folder of Parquet files or of images")
     parser.add_argument("--output", required=True, help="folder of the tables scores, quarantine and monitoring")

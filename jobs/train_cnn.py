@@ -11,6 +11,7 @@ from typing import Any
 from insitu.cluster.session import spark_session
 from insitu.job import run_job
 from insitu.recipe import load
+from insitu.tracking import add_options, from_options
 
 
 def main() -> dict[str, Any]:
@@ -25,12 +26,20 @@ def main() -> dict[str, Any]:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe key; may repeat"
     )
+    add_options(parser)
     args = parser.parse_args()
-    recipe = load(args.recipe, args.set)
+    recipe, tracking = load(args.recipe, args.set), from_options(args)
     from insitu.training.run import check, train
 
     check(recipe)
-    return train(spark_session("insitu train_cnn"), recipe, data=args.data, output=args.output, resume=args.resume)
+    return train(
+        spark_session("insitu train_cnn"),
+        recipe,
+        data=args.data,
+        output=args.output,
+        resume=args.resume,
+        tracking=tracking,
+    )
 
 
 if __name__ == "__main__":

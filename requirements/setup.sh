@@ -1,5 +1,6 @@
 #!/bin/sh
-# Make .venv from the locked requirements: `requirements/setup.sh` for the runtime, `… dev` with the tests' tools.
+# Make .venv from the locked requirements: `requirements/setup.sh` for the runtime, `… dev` with the tests' tools, and
+# in .venv/mlflow the MLflow server that they log in, whose packages do not fit ours.
 #
 # .venv/complete-LAYER, written last, holds the digest of what the layer was made from: an interrupted or outdated
 # environment lacks it and is made anew. The python is $PYTHON, python3.11 or python3, whichever is a 3.11.
@@ -49,7 +50,13 @@ step() {
     fail "$* failed: $(grep -i error "$log" | tail -1); the whole story is in $log"
 }
 
-install() { step .venv/bin/python -m pip install --quiet --disable-pip-version-check --retries 2 "$@"; }
+install() { install_with .venv/bin/python "$@"; }
+
+install_with() {
+    into=$1
+    shift
+    step "$into" -m pip install --quiet --disable-pip-version-check --retries 2 "$@"
+}
 
 # BigDL's jars and our conf/ go where every Spark command looks: beside Spark's own.
 link_into_spark() {
@@ -98,11 +105,22 @@ make_dev() {
     echo "$dev" >.venv/complete-dev
 }
 
+make_mlflow() {
+    echo "setup: adding the MLflow server of the tests" >&2
+    rm -rf .venv/mlflow
+    step .venv/bin/python -m venv .venv/mlflow
+    install_with .venv/mlflow/bin/python --require-hashes --no-deps -r requirements/mlflow.txt
+    echo "$mlflow" >.venv/complete-mlflow
+}
+
 runtime=$(digest requirements/insitu.txt requirements/bigdl.txt)
 dev=$(digest requirements/dev.txt)
+mlflow=$(digest requirements/mlflow.txt)
 jvm=$(digest jvm/*.scala jvm/*/*.scala native/*)
 mkdir -p logs
 : >"$log"
 is_complete runtime "$runtime" || make_runtime
 is_complete jvm "$jvm" || make_jvm
-[ "$layer" = runtime ] || is_complete dev "$dev" || make_dev
+[ "$layer" = dev ] || exit 0
+is_complete dev "$dev" || make_dev
+is_complete mlflow "$mlflow" || make_mlflow

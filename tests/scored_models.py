@@ -1,7 +1,7 @@
 """Model directories with random weights, and DataFrames of real images for them to score."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +82,14 @@ def reference_of(model: tf.keras.Model, images: Sequence[bytes]) -> pa.Table:
 
 
 def write_model(
-    model: tf.keras.Model, directory: Path, *, with_ir: bool = False, reference: pa.Table | None = None
+    model: tf.keras.Model,
+    directory: Path,
+    *,
+    with_ir: bool = False,
+    reference: pa.Table | None = None,
+    texts: Mapping[str, str] | None = None,
 ) -> str:
-    """A model directory, as a training job publishes it; perhaps with OpenVINO's form of it in fp32."""
+    """A model directory, as a training job publishes it; perhaps with OpenVINO's form of it in fp32, and text files."""
     source = directory / "source"
     source.mkdir(parents=True)
     model.save(source / artifact.MODEL)
@@ -104,6 +109,8 @@ def write_model(
         else artifact.TensorPreprocessing((height, width)),
     )
     artifact.write_json(source / artifact.SIGNATURE, signature.to_json())
+    for name, text in (texts or {}).items():
+        (source / name).write_text(text)
     artifact.publish(source, f"file://{directory}/model")
     return f"{directory}/model"
 

@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-HEAVY = {"tensorflow", "keras", "pyspark", "petastorm", "pandas", "bigdl", "sklearn"}
+HEAVY = {"tensorflow", "keras", "pyspark", "petastorm", "pandas", "bigdl", "sklearn", "mlflow"}
 ENTRANCES = [
     *("insitu", "insitu.errors", "insitu.job", "insitu.recipe", "insitu.cli", "insitu.cluster.doctor"),
     *("insitu.data", "insitu.models", "insitu.training", "insitu.training.engines"),
-    *("insitu.recommend", "insitu.recommend.recipe"),
+    *("insitu.recommend", "insitu.recommend.recipe", "insitu.tracking"),
 ]
 
 

@@ -22,18 +22,23 @@ if TYPE_CHECKING:
     from insitu.recommend.write import write_recommendations
     from insitu.scoring.batch import score_batch
     from insitu.scoring.dataframes import register_udf, score
+    from insitu.scoring.promote import promote, roll_back
     from insitu.scoring.quantize import quantize
     from insitu.scoring.trained import load
+    from insitu.tracking import Tracking
     from insitu.training.run import train
 
 __all__ = [
+    "Tracking",
     "UserError",
     "ingest",
     "load",
     "load_als_recipe",
     "load_recipe",
+    "promote",
     "quantize",
     "register_udf",
+    "roll_back",
     "score",
     "score_batch",
     "spark_session",
@@ -43,13 +48,16 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Tracking": ("insitu.tracking", "Tracking"),
     "UserError": ("insitu.errors", "UserError"),
     "ingest": ("insitu.data.ingest", "ingest"),
     "load": ("insitu.scoring.trained", "load"),
     "load_als_recipe": ("insitu.recommend.recipe", "load_als"),
     "load_recipe": ("insitu.recipe", "load"),
+    "promote": ("insitu.scoring.promote", "promote"),
     "quantize": ("insitu.scoring.quantize", "quantize"),
     "register_udf": ("insitu.scoring.dataframes", "register_udf"),
+    "roll_back": ("insitu.scoring.promote", "roll_back"),
     "score": ("insitu.scoring.dataframes", "score"),
     "score_batch": ("insitu.scoring.batch", "score_batch"),
     "spark_session": ("insitu.cluster.session", "spark_session"),

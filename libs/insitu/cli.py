@@ -7,7 +7,10 @@ from functools import partial
 from typing import Any, NoReturn
 
 from insitu.cluster import doctor
+from insitu.errors import UserError
 from insitu.job import run_job
+from insitu.recipe import read
+from insitu.tracking import add_options, from_options
 
 
 def main() -> NoReturn:
@@ -65,6 +68,15 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--output", metavar="FILE.html", help="the same as a page, with the runs' curves")
     compare.set_defaults(run=_compare)
     _add_sweep(commands.add_parser("sweep", help="train a recipe over a grid or at random: one table and picture"))
+    _add_promote(commands.add_parser("promote", help="make a model the current one of a registry, if it is not worse"))
+    rollback = commands.add_parser("rollback", help="make a registry's previous model the current one")
+    rollback.add_argument("registry", metavar="REGISTRY")
+    add_options(rollback)
+    rollback.set_defaults(run=_rollback)
+    log = commands.add_parser("log", help="log in MLflow what is published, and could not be logged when it was made")
+    log.add_argument("directory", metavar="DIR", help="model directory, or registry")
+    add_options(log)
+    log.set_defaults(run=_log)
     return parser
 
 
@@ -82,6 +94,22 @@ def _add_sweep(sweep: argparse.ArgumentParser) -> None:
     sweep.add_argument("--random", type=int, metavar="N", help="draw N trials instead of every combination")
     sweep.add_argument("--seed", type=int, default=17, help="of the draw and the order (default: 17)")
     sweep.set_defaults(run=_sweep)
+
+
+def _add_promote(promote: argparse.ArgumentParser) -> None:
+    add = promote.add_argument
+    add("--candidate", required=True, metavar="MODEL", help="model directory")
+    add("--registry", required=True, help="folder of the promoted models; made where there is none")
+    add("--holdout", required=True, metavar="DATASET", help="labelled dataset, of which the validation rows are scored")
+    add("--replay", metavar="FOLDER", help="recent rows without labels: Parquet files or images")
+    add("--max-drop", type=float, default=0.0, help="of macro AUC, or of accuracy, that is allowed (default: 0)")
+    add("--min-agreement", type=float, default=0.9, help="share of the replay with the same decision (default: 0.9)")
+    add("--precision", help="int8, bf16 or fp32 (default: int8 where a model has it, else fp32)")
+    add("--thresholds", metavar="FILE", help="YAML: thresholds of the decisions")
+    add("--image-column", help="of the replay, where it cannot be recognised")
+    add("--tensor-column", help="of the replay, where it cannot be recognised")
+    add_options(promote)
+    promote.set_defaults(run=_promote)
 
 
 def _with_option(option: str, text: str) -> tuple[str, str]:
@@ -148,3 +176,30 @@ def _sweep(args: argparse.Namespace) -> dict[str, Any]:
         random=args.random,
         seed=args.seed,
     )
+
+
+def _promote(args: argparse.Namespace) -> dict[str, Any]:
+    from insitu.cluster.session import spark_session
+    from insitu.scoring.promote import promote
+    from insitu.scoring.thresholds import Thresholds
+
+    tracking = from_options(args)
+    thresholds = read(args.thresholds, [], schema=Thresholds, setting="--thresholds") if args.thresholds else None
+    models, rows = ("candidate", "registry", "precision"), ("holdout", "replay", "image_column", "tensor_column")
+    given = {name: getattr(args, name) for name in (*models, *rows, "max_drop", "min_agreement")}
+    return promote(spark_session("insitu promote"), thresholds=thresholds, tracking=tracking, **given)
+
+
+def _rollback(args: argparse.Namespace) -> dict[str, Any]:
+    from insitu.scoring.promote import roll_back
+
+    return roll_back(args.registry, tracking=from_options(args))
+
+
+def _log(args: argparse.Namespace) -> dict[str, Any]:
+    from insitu.scoring.promote import log
+
+    tracking = from_options(args)
+    if tracking is None:
+        raise UserError("--tracking-uri", "is missing", "give the MLflow server's")
+    return log(args.directory, tracking)

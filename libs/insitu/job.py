@@ -21,8 +21,9 @@ def run_job(name: str, main: Callable[[], dict[str, Any]]) -> NoReturn:
     """Run a job's `main` and end the process as the job contract says.
 
     The last line of stdout is the summary that `main` returns, as one JSON object. Exit 0: done, or what `Alarm`
-    says; 2: a `UserError`, told in one line; 1: a failure, the worker's own traceback first; 130 and
-    143: Ctrl-C and SIGTERM.
+    says; 3: what the summary says is done, but not all that was asked for, and its `not_done` is told in one line;
+    2: a `UserError`, told in one line; 1: a failure, the worker's own traceback first; 130 and 143: Ctrl-C and
+    SIGTERM.
     """
     for number in _signals():
         signal.signal(number, _end)
@@ -50,7 +51,7 @@ def run_job(name: str, main: Callable[[], dict[str, Any]]) -> NoReturn:
         sys.stderr.write(_spark_failure(error) or traceback.format_exc())
         sys.exit(_complain(name, f"failed: {type(error).__name__}", code=1))
     print(json.dumps(summary), flush=True)
-    sys.exit(code)
+    sys.exit(_complain(name, summary["not_done"], code=3) if "not_done" in summary else code)
 
 
 class Alarm(Exception):

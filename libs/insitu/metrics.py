@@ -3,7 +3,8 @@
 Legend: N rows, K classes.
 """
 
-from typing import Literal, TypedDict
+from collections.abc import Mapping
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 
@@ -25,6 +26,11 @@ class Metrics(TypedDict):
     accuracy: float
     auc: dict[str, float | None]
     auc_macro: float | None
+
+
+def headline(kind: str, metrics: Mapping[str, Any]) -> str:
+    """The metric that models are judged by: macro AUC of several labels, where there is one, else accuracy."""
+    return "auc_macro" if kind == "multilabel" and metrics["auc_macro"] is not None else "accuracy"
 
 
 def evaluate(

@@ -5,6 +5,7 @@ the resolved URI through fsspec, hdfs:// by the native client `hdfs-native`.
 """
 
 import errno
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -49,6 +50,11 @@ def qualify(spark: "SparkSession", setting: str, path: str) -> str:
         ) from None
 
 
+def full_uri(path: str) -> str:
+    """The full URI of a path where there is no Spark to ask: without a scheme it is of this machine's disk."""
+    return path.rstrip("/") if "://" in path else f"file://{os.path.abspath(path)}"
+
+
 def open_filesystem(uri: str) -> tuple["AbstractFileSystem", str]:
     """The fsspec file system of a URI and the path within it.
 
@@ -75,6 +81,13 @@ def create(uri: str, content: bytes) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def overwrite(uri: str, content: bytes) -> None:
+    """Write a file so that it appears whole, in the place of what is there."""
+    file_system, path = open_filesystem(uri)
+    file_system.pipe_file(f"{path}.part", content)
+    file_system.mv(f"{path}.part", path, overwrite=True)
 
 
 def persist(action: Callable[[], T], what: str) -> T:

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from insitu import artifact
+from insitu.metrics import headline
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,8 @@ class Run:
 
     @property
     def headline(self) -> str:
-        """The metric that the run is judged by: macro AUC of several labels, else accuracy."""
-        several = self.signature.task == "multilabel" and self.metrics["auc_macro"] is not None
-        return "auc_macro" if several else "accuracy"
+        """The metric that the run is judged by."""
+        return headline(self.signature.task, self.metrics)
 
     @property
     def images_per_second(self) -> float:

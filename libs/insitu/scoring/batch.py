@@ -8,7 +8,7 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from insitu import artifact
-from insitu.cluster.filesystem import open_filesystem, qualify
+from insitu.cluster.filesystem import open_filesystem, overwrite, qualify
 from insitu.errors import UserError
 from insitu.scoring.batch_scorer import BatchScorer, Request
 from insitu.scoring.inbox import each_batch_of_new_files, is_empty
@@ -18,6 +18,7 @@ from insitu.scoring.lock import locked
 from insitu.scoring.monitoring import Reference, read_reference
 from insitu.scoring.monitoring_page import write_page
 from insitu.scoring.outbox import Outbox
+from insitu.scoring.registry import find_model
 from insitu.scoring.shipped import Runtime, ShippedModel, ship
 
 _STATE = "_insitu"
@@ -49,7 +50,8 @@ def score_batch(
 
     Args:
         spark: the session whose executors score.
-        models: model directories; every row is scored by each, and decoded once for those that read alike.
+        models: model directories, or registries for their current versions; every row is scored by each, and decoded
+            once for those that read alike.
         data: a folder of Parquet files, of any of the dataset's conventions, or of images.
         output: a folder on any file system; only this function writes to it.
         request: what is asked of every batch.
@@ -66,7 +68,7 @@ def score_batch(
     started = time.monotonic()
     _check(request)
     data, output = qualify(spark, "--data", data).rstrip("/"), qualify(spark, "--output", output).rstrip("/")
-    directories = [qualify(spark, "--model", model) for model in models]
+    directories = [find_model(spark, "--model", model) for model in models]
     _check_places(data, output)
     for directory in directories:
         if not artifact.holds(directory, artifact.MODEL, setting="--model"):
@@ -177,10 +179,7 @@ class _Record:
         self._kept = before
 
     def _write(self) -> None:
-        """So that it appears whole."""
-        file_system, path = open_filesystem(self._uri)
-        file_system.pipe_file(f"{path}.part", json.dumps(self._kept).encode())
-        file_system.mv(f"{path}.part", path, overwrite=True)
+        overwrite(self._uri, json.dumps(self._kept).encode())
 
 
 def _check(request: Request) -> None:

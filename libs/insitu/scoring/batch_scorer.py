@@ -10,7 +10,7 @@ from functools import reduce
 from typing import Any, Protocol
 
 import pyarrow.parquet as pq
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from insitu.cluster.failures import workers_user_errors
@@ -19,7 +19,7 @@ from insitu.cluster.progress import running_tasks, shown
 from insitu.errors import UserError
 from insitu.scoring import row_scorer
 from insitu.scoring.dataframes import RESULT_COLUMN, quoted, scored_rows
-from insitu.scoring.inbox import ID, SOURCE, read_rows
+from insitu.scoring.inbox import ID, SOURCE, named_column, read_rows
 from insitu.scoring.labelling import LabelBy, rows_to_label
 from insitu.scoring.monitoring import RECORD, Reference, monitored
 from insitu.scoring.outbox import MONITORING, QUARANTINE, SCORES, TO_LABEL, Outbox
@@ -170,8 +170,8 @@ class BatchScorer:
             return
         rows, by = read.frame, self._request.thresholds.by
         for name, value in self._request.where.items():
-            rows = rows.filter(_column(rows, name, "--where").cast("string") == F.lit(value))
-        by_value = _column(rows, by.column, "--thresholds").cast("string") if by else F.lit(None).cast("string")
+            rows = rows.filter(named_column(rows, name, "--where").cast("string") == F.lit(value))
+        by_value = named_column(rows, by.column, "--thresholds").cast("string") if by else F.lit(None).cast("string")
         request = self._request
         scored = scored_rows(
             rows.withColumn(_BY, by_value),
@@ -268,13 +268,6 @@ def _count(results: DataFrame) -> tuple[int, int]:
         counts = results.agg(F.count("*"), F.count_if(F.expr(_FAULTY))).first()
     assert counts is not None
     return counts[0], counts[1]
-
-
-def _column(rows: DataFrame, name: str, setting: str) -> Column:
-    if name not in rows.columns:
-        own = ", ".join(column for column in rows.columns if column not in (ID, SOURCE))
-        raise UserError(setting, f"the data has no column {name}", f"its columns are {own}")
-    return rows[quoted(name)]
 
 
 def _check_written(table: str, rows: int) -> None:

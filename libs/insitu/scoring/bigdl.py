@@ -10,9 +10,9 @@ from insitu.bigdl.convert import convert
 from insitu.bigdl.converted import Converted
 from insitu.bigdl.vectors import write_start
 from insitu.cluster.executors import executor_cores
-from insitu.cluster.filesystem import qualify
 from insitu.errors import UserError
 from insitu.scoring.columns import check_no_column, find_input
+from insitu.scoring.registry import find_model
 from insitu.scoring.trained import load
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def score(
     Args:
         df: has one column of what the model reads: of images, encoded, as Spark's binaryFile or image, or as Hugging
             Face's struct; or of tensors, as lists of numbers or as NumPy arrays in binary.
-        model_dir: path or URI of a model directory, which is verified.
+        model_dir: path or URI of a model directory, which is verified, or of a registry for its current version.
         image_column: None for the only column that can be an image, or, among several, the one called `image`.
         tensor_column: likewise, of the columns that can hold tensors, for a model that reads these.
         engine_type: `mkldnn` computes one batch at a time on all of an executor's cores, `mklblas` one on each core.
@@ -52,7 +52,7 @@ def score(
 
     spark = df.sparkSession
     _check_options(engine_type, batch)
-    trained = load(qualify(spark, "model_dir", model_dir))
+    trained = load(find_model(spark, "model_dir", model_dir))
     check_no_column(df, "scores", "fault")
     input = find_input(df, trained.signature.preprocessing, image_column, tensor_column)
     converted = _convert(trained.model)

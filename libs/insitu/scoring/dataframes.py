@@ -1,6 +1,6 @@
 """Scoring as a part of Spark's own plans: a column of a DataFrame, or a function of SQL."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,7 @@ def score(
     Args:
         df: has one column of what the model reads: of images, encoded, as Spark's binaryFile or image, or as Hugging
             Face's struct; or of tensors, as lists of numbers or as NumPy arrays in binary.
-        model_dir: path or URI of a model directory, which is verified.
+        model_dir: path or URI of a model directory, which is verified, or of a registry for its current version.
         image_column: None for the only column that can be an image, or, among several, the one called `image`.
         tensor_column: likewise, of the columns that can hold tensors, for a model that reads these.
         runtime: openvino; or, in fp32, tensorflow, or bigdl, in the executors' JVMs.
@@ -158,6 +158,17 @@ def _scored_column(df: "DataFrame", models: Sequence[ShippedModel], inputs: Sequ
 
     # else Spark would move a filter on the scores below them, and score its rows once more for that
     return _iterator_udf(result, RESULT).asNondeterministic()(df[quoted(name)])
+
+
+def with_results(rows: "DataFrame", models: Mapping[str, ShippedModel]) -> "DataFrame":
+    """Rows with a column of `RESULT` for each model, called by its key; what they read is in the column `COLUMN`."""
+    answered = rows
+    for name, model in models.items():
+        preprocessing = model.signature.preprocessing
+        columns = (None, COLUMN) if isinstance(preprocessing, TensorPreprocessing) else (COLUMN, None)
+        scored = scored_rows(answered, [model], image_column=columns[0], tensor_column=columns[1])
+        answered = scored.withColumnRenamed(RESULT_COLUMN, name)
+    return answered
 
 
 def quoted(column: str) -> str:

@@ -94,6 +94,12 @@ def each_batch_of_new_files(
         query.stop()
 
 
+def files_below(spark: "SparkSession", data: str) -> list[str]:
+    """URIs of the files that a folder holds now, at any depth, but for those that begin with `_` or `.`."""
+    files = _reader(spark.read.format("binaryFile").schema(_FILES)).load(_literally(data)).select("path")
+    return sorted(row.path for row in files.collect())
+
+
 def read_rows(
     spark: "SparkSession", data: str, paths: Sequence[str], *, id_column: str | None, parquet: bool | None
 ) -> Rows:
@@ -138,6 +144,14 @@ def read_rows(
     frame = frame.withColumns({ID: identity, SOURCE: _uri(source), _BELOW: below})
     folders = [re.sub(_AUTHORITY, "", path)[len(root) :] for path in good]
     return Rows(_with_folders(frame, F.col(quoted(_BELOW)), folders).drop(_BELOW), bad, True)
+
+
+def named_column(rows: "DataFrame", name: str, setting: str) -> "Column":
+    """A column of `Rows.frame`; `UserError` with its columns where there is none of the name."""
+    if name not in rows.columns:
+        own = ", ".join(column for column in rows.columns if column not in (ID, SOURCE))
+        raise UserError(setting, f"the data has no column {name}", f"its columns are {own}")
+    return rows[quoted(name)]
 
 
 def _reader(reader: "DataFrameReader") -> "DataFrameReader":

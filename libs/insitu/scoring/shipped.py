@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from insitu import artifact
-from insitu.cluster.filesystem import qualify
 from insitu.cluster.threads import claim_cores
 from insitu.errors import UserError
 from insitu.scoring import ir
+from insitu.scoring.registry import find_model
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -60,7 +60,7 @@ def ship(
 
     Args:
         spark: the session whose executors score.
-        directory: path or URI of a model directory.
+        directory: path or URI of a model directory, or of a registry for its current version.
         runtime: openvino computes with the IR that the directory holds, or, in bf16 and fp32, one that is made from
             its Keras model here; tensorflow with the Keras model, and bigdl with what it makes of that, in fp32.
         precision: None is int8 where jobs/quantize.py has made the directory, else fp32.
@@ -74,7 +74,7 @@ def ship(
     dashes = "--" if setting.startswith("--") else ""
     if rows < 1:
         raise UserError(f"{dashes}batch", f"{rows}, expected at least 1", "give a larger one")
-    directory = qualify(spark, setting, directory)
+    directory = find_model(spark, setting, directory)
     precision = _choose(directory, runtime, precision, setting, dashes)
     context = spark.sparkContext
     with artifact.verified(directory, setting=setting, part=artifact.MODEL) as local:

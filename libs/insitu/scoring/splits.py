@@ -4,7 +4,7 @@ Legend: B rows of a batch, h, w, C the model's input, K classes.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 from insitu.data.dataset import Dataset, open_dataset
 from insitu.data.plan import Rows, ShardPlan, plan_shards
 from insitu.data.readers import READERS
-from insitu.data.scan import Scan, scan
+from insitu.data.scan import LabelTally, scan
 from insitu.data.selection import Selection, select
 from insitu.data.stream import stream_batches
 from insitu.errors import UserError
@@ -101,7 +101,7 @@ def read_splits(spark: SparkSession, recipe: Recipe, data: str, *, calibration_r
             f"{found.bad_rows} of {dataset.rows} rows cannot be used; the first, {first.id}: {first.reason}",
             "mend the rows",
         )
-    _check_labels(recipe, dataset, selection.label.name, found)
+    check_labels(recipe, dataset, selection.label.name, list(found.labels.values()), setting="--data")
     sizes = {name: sum(map(len, pieces)) for name, pieces in found.rows.items()}
     for name, size in sizes.items():
         if not size:
@@ -120,13 +120,13 @@ def read_splits(spark: SparkSession, recipe: Recipe, data: str, *, calibration_r
     )
 
 
-def _check_labels(recipe: Recipe, dataset: Dataset, label: str, found: Scan) -> None:
-    """Labels have to mean the classes that the model learned."""
+def check_labels(recipe: Recipe, dataset: Dataset, label: str, found: Sequence[LabelTally], *, setting: str) -> None:
+    """Raise `UserError` where labels do not mean the classes that the model learned."""
     classes = recipe.task.classes or ()
     theirs = dataset.class_names(label)
     if theirs is not None and tuple(theirs) != classes:
         problem = f"its classes are {', '.join(theirs)}, and the model's {', '.join(classes)}"
-        raise UserError("--data", problem, "bring labels of the model's classes, in their order")
-    for tally in found.labels.values():
+        raise UserError(setting, problem, "bring labels of the model's classes, in their order")
+    for tally in found:
         counts = LabelCounts(tally.rows, tally.values, tuple(width for width, _ in tally.widths.most_common()))
         TASKS[recipe.task.kind].check_range(counts, len(classes))

@@ -13,6 +13,7 @@ from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, persist, qualify
 from insitu.errors import UserError
 from insitu.models.transfer import start_from
 from insitu.recipe import Recipe
+from insitu.tracking import Tracking
 from insitu.training.engines.base import Engine, Event, Listener, TrainingJob, TrainingResult
 from insitu.training.prepare import Prepared, check_batch, prepare, resolve, shard
 from insitu.training.publish import provenance, publish
@@ -36,6 +37,7 @@ def train(
     output: str,
     resume: bool = False,
     listener: Listener | None = None,
+    tracking: Tracking | None = None,
 ) -> dict[str, Any]:
     """Train a recipe on a Parquet dataset and publish a model directory.
 
@@ -50,10 +52,12 @@ def train(
         resume: go on with the unfinished run of `output`, if there is one. With the same recipe and number
             of workers the weights become those of a run that was not interrupted.
         listener: called with every event (`insitu.training.engines.base.Listener`); None shows a progress bar.
+        tracking: where the run is logged when the model directory is published.
 
     Returns:
         the summary: `output`, `engine`, `workers`, `precision`, `epochs`, `steps`, `images_per_second`,
-        `metrics` (of the whole validation split), `quarantined`, `restarts`, `resumed_from_step` and `seconds`.
+        `metrics` (of the whole validation split), `quarantined`, `restarts`, `resumed_from_step` and `seconds`;
+        `mlflow` where `tracking` is given, and `not_done`, a sentence, where logging failed.
 
     Raises:
         UserError: anything that the user can mend, found before training where that is possible.
@@ -62,6 +66,8 @@ def train(
     """
     started = time.time()
     check(recipe)
+    if tracking:
+        tracking.check()
     data, output = qualify(spark, "--data", data), qualify(spark, "--output", output)
     artifact.check_free(output)
     if recipe.model.init:
@@ -127,7 +133,7 @@ def train(
             ),
         )
     run.remove()
-    return summary
+    return summary | (tracking.attempt(lambda: tracking.log_training(output), output) if tracking else {})
 
 
 def check(recipe: Recipe) -> None:
