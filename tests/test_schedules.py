@@ -105,67 +105,66 @@ class TestCron:
         assert sorted(path.name for path in (home / "logs").iterdir()) == ["insitu.log", "score_2026-02-01.log"]
 
 
-def airflow_commands() -> list[str]:
+def airflow_commands() -> dict[str, str]:
     """The tasks' commands as they stand in the file."""
-    keywords = [node for node in ast.walk(ast.parse(DAGS.read_text())) if isinstance(node, ast.keyword)]
-    return [ast.literal_eval(keyword.value) for keyword in keywords if keyword.arg == "bash_command"]
+    calls = [node for node in ast.walk(ast.parse(DAGS.read_text())) if isinstance(node, ast.Call)]
+    given = [{keyword.arg: keyword.value for keyword in call.keywords} for call in calls]
+    tasks = [keywords for keywords in given if "bash_command" in keywords]
+    return {ast.literal_eval(task["task_id"]): ast.literal_eval(task["bash_command"]) for task in tasks}
 
 
 class TestAirflow:
     @pytest.mark.parametrize(
-        ("number", "told"),
+        ("task", "told"),
         [
-            (1, r"--data: file://.*/datasets/xrays does not exist"),
-            (2, r"--model: file://.*/models/trained/2026-01-04 is no model directory"),
+            ("train", r"--data: file://.*/datasets/xrays does not exist"),
+            ("quantize", r"--model: file://.*/models/trained/2026-01-04 is no model directory"),
         ],
-        ids=["train", "quantize"],
     )
     def test_weekly_commands_are_taken_by_their_jobs(
-        self, spark: SparkSession, cluster: Path, monkeypatch: pytest.MonkeyPatch, number: int, told: str
+        self, spark: SparkSession, cluster: Path, monkeypatch: pytest.MonkeyPatch, task: str, told: str
     ) -> None:
         """Up to the data, which is not there: arguments, recipe and the model that is trained on are right."""
-        command = shlex.split(airflow_commands()[number].replace("{{ ds }}", "2026-01-04"))
+        command = shlex.split(airflow_commands()[task].replace("{{ ds }}", "2026-01-04"))
         with pytest.raises(UserError, match=told):
             run_job(command, cluster, monkeypatch)
 
     def test_hourly_command_scores(self, spark: SparkSession, cluster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        assert run_job(shlex.split(airflow_commands()[0]), cluster, monkeypatch)["rows"] == 2
+        assert run_job(shlex.split(airflow_commands()["score"]), cluster, monkeypatch)["rows"] == 2
 
     @pytest.mark.nightly
     def test_airflow_itself_takes_the_file(self, tmp_path: Path) -> None:
         """Airflow is installed once, in an environment of its own below build/."""
         environment = {"AIRFLOW_HOME": str(tmp_path), "PATH": os.environ["PATH"]}
-        done = subprocess.run(
-            [_airflow_python(), "-c", READ_DAGS, DAGS], env=environment, capture_output=True, text=True
-        )
+        command = [_airflow_python(), "-c", READ_DAGS, DAGS]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         found = json.loads(done.stdout.splitlines()[-1])
         assert found["errors"] == {}
-        assert found["dags"] == {
-            "insitu_score": {"catchup": False, "max_active_runs": 1, "tasks": {"score": []}},
-            "insitu_train_on": {"catchup": False, "max_active_runs": 1, "tasks": {"train": [], "quantize": ["train"]}},
+        after = {"score": [], "train": [], "quantize": ["train"]}
+        tasks = {
+            name: {"command": command, "retries": 2, "after": after[name]}
+            for name, command in airflow_commands().items()
         }
-        assert found["commands"] == airflow_commands()
-        assert found["retries"] == [2, 2, 2]
+        assert found["dags"] == {
+            "insitu_score": {"catchup": False, "max_active_runs": 1, "tasks": {"score": tasks.pop("score")}},
+            "insitu_train_on": {"catchup": False, "max_active_runs": 1, "tasks": tasks},
+        }
 
 
 READ_DAGS = """
 import json, sys
 from airflow.dag_processing.dagbag import DagBag
 
+def read_task(task):
+    return {"command": task.bash_command, "retries": task.retries, "after": sorted(task.upstream_task_ids)}
+
+def read_dag(dag):
+    tasks = {task.task_id: read_task(task) for task in dag.tasks}
+    return {"catchup": dag.catchup, "max_active_runs": dag.max_active_runs, "tasks": tasks}
+
 bag = DagBag(sys.argv[1])
-tasks = [task for dag in bag.dags.values() for task in dag.tasks]
-dags = {
-    name: {
-        "catchup": dag.catchup,
-        "max_active_runs": dag.max_active_runs,
-        "tasks": {task.task_id: sorted(task.upstream_task_ids) for task in dag.tasks},
-    }
-    for name, dag in bag.dags.items()
-}
-found = {"errors": bag.import_errors, "dags": dags}
-found |= {"commands": [task.bash_command for task in tasks], "retries": [task.retries for task in tasks]}
-print(json.dumps(found))
+print(json.dumps({"errors": bag.import_errors, "dags": {name: read_dag(dag) for name, dag in bag.dags.items()}}))
 """
 
 
