@@ -106,6 +106,9 @@ def test_unknown_key_near_to_none_is_told_the_keys_there_are() -> None:
         ("task.classes", ["cat", "dog", "cat"], "names that differ"),
         ("task.classes", [], "names that differ, at least one"),
         ("model.name", None, "valid string, got None"),
+        ("data.additions", "labelled", "valid tuple, got 'labelled'"),
+        ("data.additions", ["a", "b", "a"], "a directory is listed twice, and its rows would train twice; "),
+        ("model.keep_head", True, "there is no head to keep: set model.init too, or leave this out; "),
         ("model.freeze_trunk_epochs", 2, "2 would freeze a random trunk: set model.init too, or leave this at 0; "),
     ],
 )

@@ -19,7 +19,11 @@ SIGNATURE = Signature(
 )
 METRICS = {"loss": 0.25, "accuracy": 0.9125, "auc": {"Mass": 0.8765, "Hernia": None}, "auc_macro": 0.8765}
 PROVENANCE = {
-    "data": {"uri": "hdfs://nn/xrays", "rows": {"train": 900, "validation": 100}},
+    "data": {
+        "uri": "hdfs://nn/xrays",
+        "rows": {"train": 900, "validation": 100},
+        "additions": [{"uri": "hdfs://nn/labelled", "rows": 20}],
+    },
     "code": {"insitu": "0.1.0", "commit": "abc"},
     "parent_model": "hdfs://nn/chexnet",
     "started": "2024-02-29T01:02:03Z",
@@ -66,6 +70,7 @@ def test_prints_what_the_model_is_and_a_summary(model: Path) -> None:
         "input image uint8 Bx96x96x1 NHWC",
         "output scores float32 Bx2 NK",
         "data hdfs://nn/xrays, 900 training and 100 validation rows",
+        "addition hdfs://nn/labelled, 20 of the training rows",
         "training 1 epochs in 12.5 s, 2 workers, 32 images a step, adam, bf16, orca",
         "made 2024-02-29T01:02:03Z by insitu 0.1.0 (abc)",
         "parent hdfs://nn/chexnet",

@@ -62,6 +62,7 @@ def _lines(
         *(f"input     {t.name} {t.dtype} {_shape(t)} {t.layout}" for t in signature.inputs),
         *(f"output    {t.name} {t.dtype} {_shape(t)} {t.layout}" for t in signature.outputs),
         f"data      {data['uri']}, {data['rows']['train']} training and {data['rows']['validation']} validation rows",
+        *(f"addition  {each['uri']}, {each['rows']} of the training rows" for each in data.get("additions", ())),
         f"training  {run['epochs']} epochs in {run['seconds']} s, {batch}, {run['precision']}, {training['engine']}",
         _made(provenance),
         *(f"parent    {parent}" for parent in [provenance["parent_model"]] if parent),

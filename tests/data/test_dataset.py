@@ -110,7 +110,7 @@ def no_parquet(folder: Path) -> None:
         (no_rows, "holds no row; check the job that wrote it"),
         (other_columns, "2.parquet has other columns than .*1.parquet; keep one dataset in one directory"),
         (no_parquet, "labels.csv is no whole Parquet file"),
-        (nothing, "holds no Parquet file; make a dataset with jobs/ingest.py"),
+        (nothing, "holds no Parquet file; name a directory such as"),
         (Path.rmdir, "does not exist; name a Parquet directory or file"),
     ],
 )

@@ -152,7 +152,7 @@ def test_a_damaged_page_is_the_users_to_mend(run: Scanner, tmp_path: Path, reade
     page = pq.read_metadata(file).row_group(1).column(0).dictionary_page_offset
     content = file.read_bytes()
     file.write_bytes(content[:page] + b"\xff" * 4096 + content[page + 4096 :])
-    message = rf"^--data: {uri} row group 1 cannot be read \(.+\); write it again or take it away$"
+    message = rf"^{uri}: row group 1 cannot be read \(.+\); write it again or take it away$"
     with pytest.raises(UserError, match=message) as error:
         run(tmp_path, split=SplitRule(None, 0.5, 1), reader=reader)
     assert "\n" not in str(error.value)

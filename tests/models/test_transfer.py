@@ -23,6 +23,13 @@ def test_copies_everything_but_the_head() -> None:
         np.testing.assert_array_equal(after, before)
 
 
+def test_copies_the_head_too_where_it_is_kept() -> None:
+    model, source = squeezenet(), squeezenet()
+    start_from(model, source, keep_head=True)
+    for ours, theirs in zip(model.weights, source.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_copies_the_moving_statistics_of_batch_normalisation() -> None:
     model, source = (build("resnet50", size=(32, 32), channels=1, outputs=2, activation="sigmoid") for _ in range(2))
     source.get_layer("conv1_bn").moving_mean.assign(np.full(64, 3.0))

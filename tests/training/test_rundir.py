@@ -23,7 +23,7 @@ def run(tmp_path: Path) -> RunDirectory:
     """An unfinished run of two workers."""
     run = RunDirectory(f"file://{tmp_path}/model")
     run.open(resume=False)
-    run.claim(recipe(), "fingerprint")
+    run.claim(recipe(), "fingerprint", {})
     return run
 
 
@@ -55,13 +55,20 @@ def test_nothing_to_resume_is_said(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_same_recipe_and_data_go_on_without_a_word(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
-    run.claim(recipe(), "fingerprint")
+    run.claim(recipe(), "fingerprint", {})
     assert capsys.readouterr().err == ""
 
 
 def test_other_data_is_refused(run: RunDirectory) -> None:
     with pytest.raises(UserError, match=r"--data: it is not the dataset that the run began with"):
-        run.claim(recipe(), "another")
+        run.claim(recipe(), "another", {})
+
+
+def test_changed_additions_are_refused(run: RunDirectory) -> None:
+    run.claim(recipe(), "fingerprint", {"file:///labelled": "before"})
+    run.claim(recipe(), "fingerprint", {"file:///labelled": "before"})
+    with pytest.raises(UserError, match=r"data\.additions: file:///labelled does not hold the files that the run "):
+        run.claim(recipe(), "fingerprint", {"file:///labelled": "after"})
 
 
 @pytest.mark.parametrize(
@@ -74,13 +81,13 @@ def test_other_data_is_refused(run: RunDirectory) -> None:
 )
 def test_other_recipe_is_refused_by_its_key(run: RunDirectory, change: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        run.claim(recipe(**change), "fingerprint")
+        run.claim(recipe(**change), "fingerprint", {})
 
 
 def test_more_epochs_and_other_workers_go_on_and_it_is_said_what_changes(
     run: RunDirectory, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run.claim(recipe(epochs=9, workers=4), "fingerprint")
+    run.claim(recipe(epochs=9, workers=4), "fingerprint", {})
     said = capsys.readouterr().err
     assert "resume: training.epochs was 2, is 9" in said
     assert "resume: training.workers was 2, is 4" in said

@@ -76,32 +76,36 @@ class Dataset:
         return feature.get("names") if isinstance(feature, dict) else None
 
 
-def open_dataset(uri: str) -> Dataset:
+def open_dataset(uri: str, *, setting: str = "--data") -> Dataset:
     """Read the footers of a Parquet directory or file.
 
     Every file is data whatever its name, as in Spark (Hive calls them 000000_0), but for files
     and folders whose names begin with `_` or `.`, and Hadoop's `*.crc`.
+
+    Args:
+        uri: where it is.
+        setting: what named it, for the error.
 
     Raises:
         UserError: nothing there, no Parquet file, a damaged file, files of different schemas, no row.
     """
     file_system, root = open_filesystem(uri)
     if not file_system.exists(root):
-        raise UserError("--data", f"{uri} does not exist", "name a Parquet directory or file")
+        raise UserError(setting, f"{uri} does not exist", "name a Parquet directory or file")
     files = [root] if file_system.isfile(root) else sorted(file_system.find(root))
     files = [path for path in files if _is_data(path.removeprefix(root))]
     if not files:
-        raise UserError("--data", f"{uri} holds no Parquet file", "make a dataset with jobs/ingest.py or `insitu data`")
+        raise UserError(setting, f"{uri} holds no Parquet file", "name a directory such as jobs/ingest.py makes")
     with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
-        footers = list(pool.map(lambda path: _footer(file_system, path), files))
-    schema = _common_schema(files, footers)
+        footers = list(pool.map(lambda path: _footer(file_system, path, setting), files))
+    schema = _common_schema(files, footers, setting)
     groups = [
         RowGroup(file_system.unstrip_protocol(path), index, *_row_group(footer, index), _hive_partition(path, root))
         for path, footer in zip(files, footers, strict=True)
         for index in range(footer.num_row_groups)
     ]
     if not any(group.rows for group in groups):
-        raise UserError("--data", f"{uri} holds no row", "check the job that wrote it")
+        raise UserError(setting, f"{uri} holds no row", "check the job that wrote it")
     schema = schema.with_metadata({**(schema.metadata or {}), **_petastorm_metadata(file_system, root)})
     return Dataset(uri, schema, tuple(groups), _fingerprint(root, files, footers))
 
@@ -111,22 +115,22 @@ def _is_data(relative: str) -> bool:
     return all(part[0] not in "_." for part in parts) and not relative.endswith(".crc")
 
 
-def _footer(file_system: Any, path: str) -> pq.FileMetaData:
+def _footer(file_system: Any, path: str, setting: str) -> pq.FileMetaData:
     try:
         with file_system.open(path, "rb") as source, pq.ParquetFile(source) as file:
             return file.metadata
     except (pa.ArrowInvalid, OSError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
-            "--data", f"{path} is no whole Parquet file ({reason})", "write it again or take it away"
+            setting, f"{path} is no whole Parquet file ({reason})", "write it again or take it away"
         ) from None
 
 
-def _common_schema(files: Sequence[str], footers: Sequence[pq.FileMetaData]) -> pa.Schema:
+def _common_schema(files: Sequence[str], footers: Sequence[pq.FileMetaData], setting: str) -> pa.Schema:
     schemas = [footer.schema.to_arrow_schema() for footer in footers]
     for path, schema in zip(files, schemas, strict=True):
         if not schema.equals(schemas[0]):
-            raise UserError("--data", f"{path} has other columns than {files[0]}", "keep one dataset in one directory")
+            raise UserError(setting, f"{path} has other columns than {files[0]}", "keep one dataset in one directory")
     return schemas[0]
 
 

@@ -106,3 +106,18 @@ def _check_readable(schema: pa.Schema, columns: Sequence[str]) -> None:
 
 
 READERS: dict[str, type[Reader]] = {"pyarrow": PyArrowReader, "petastorm": PetastormReader}
+
+
+def read_row_group(reader: str, path: str, row_group: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """The batches of `READERS[reader]`.
+
+    Raises:
+        UserError: pages that are damaged behind a whole footer.
+    """
+    try:
+        yield from READERS[reader]().batches(path, row_group, columns)
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            path, f"row group {row_group} cannot be read ({reason})", "write it again or take it away"
+        ) from None

@@ -7,7 +7,7 @@ that can be trained on and every worker makes the same number of steps.
 
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,8 +19,8 @@ from insitu.data.columns import BadLabel, LabelColumn, LabelForm
 from insitu.data.dataset import Dataset, RowGroup
 from insitu.data.inputs import Input
 from insitu.data.plan import Rows
-from insitu.data.readers import READERS
-from insitu.errors import UserError
+from insitu.data.readers import read_row_group
+from insitu.data.row_ids import row_ids
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -29,12 +29,14 @@ MAX_BAD_RECORDS = 1000
 SPLITS = ("train", "validation")
 _UNUSED = len(SPLITS)
 _BAD = _UNUSED + 1
+_UNLABELLED = _BAD + 1
+_HELD_OUT = _UNLABELLED + 1
 _TASKS_PER_CORE = 4
 
 Refusals = Mapping[tuple[str, int], Mapping[int, str]]
 """By file URI and row group: the rows that an engine cannot take, and why."""
 
-_NOTHING_REFUSED: Refusals = {}
+NOTHING_REFUSED: Refusals = {}
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ class Scan:
         bad_rows: how many rows cannot be trained on.
         bad: the first `MAX_BAD_RECORDS` of them of each row group.
         unused: rows whose split is neither train nor validation.
+        unlabelled, held_out: rows of an addition that were left out: without a label, or with an id that is held out.
     """
 
     rows: dict[str, list[Rows]]
@@ -110,6 +113,8 @@ class Scan:
     bad_rows: int
     bad: list[BadRow]
     unused: int
+    unlabelled: int
+    held_out: int
 
 
 @dataclass(frozen=True)
@@ -121,6 +126,7 @@ class _Scanner:
     label: LabelColumn
     id_column: str | None
     split: SplitRule
+    held_out: frozenset[str] | None
 
     def __call__(
         self, task: tuple[RowGroup, Mapping[int, str]]
@@ -131,10 +137,12 @@ class _Scanner:
         tallies = {name: LabelTally() for name in SPLITS}
         whole = self.split.assign(group, self._partition_values(group)) if not self._split_in_file(group) else None
         start = 0
-        for batch in self._batches(group):
+        for batch in read_row_group(self.reader, group.path, group.index, self._columns(group)):
             part = self._batch_splits(group, batch) if whole is None else whole[start : start + batch.num_rows]
-            part = part.copy()
+            part = self._left_out(batch, part)
             for i, fault, label in self._check(batch):
+                if part[i] in (_UNLABELLED, _HELD_OUT):
+                    continue
                 fault = fault or refused.get(start + i, "")
                 if fault:
                     part[i] = _BAD
@@ -146,18 +154,6 @@ class _Scanner:
             codes.append(part)
             start += batch.num_rows
         return group, np.concatenate(codes or [np.empty(0, np.uint8)]), bad, tallies
-
-    def _batches(self, group: RowGroup) -> Iterator[pa.RecordBatch]:
-        """The row group's record batches; pages that are damaged behind a whole footer are the user's to mend."""
-        try:
-            yield from READERS[self.reader]().batches(group.path, group.index, self._columns(group))
-        except (pa.ArrowException, OSError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(
-                "--data",
-                f"{group.path} row group {group.index} cannot be read ({reason})",
-                "write it again or take it away",
-            ) from None
 
     def _columns(self, group: RowGroup) -> list[str]:
         extra = [self.id_column, self.split.column if self._split_in_file(group) else None]
@@ -171,6 +167,16 @@ class _Scanner:
 
     def _batch_splits(self, group: RowGroup, batch: pa.RecordBatch) -> np.ndarray:
         return self.split.assign(group, batch.column(batch.schema.get_field_index(self.split.column)).to_pylist())
+
+    def _left_out(self, batch: pa.RecordBatch, splits: np.ndarray) -> np.ndarray:
+        """The rows' splits, changed where a row of an addition is left out."""
+        splits = splits.copy()
+        if self.held_out is not None:
+            if self.id_column is not None:
+                splits[[each in self.held_out for each in row_ids(batch, self.id_column)]] = _HELD_OUT
+            unlabelled = batch.column(batch.schema.get_field_index(self.label.name)).is_null()
+            splits[unlabelled.to_numpy(zero_copy_only=False)] = _UNLABELLED
+        return splits
 
     def _check(self, batch: pa.RecordBatch) -> Iterable[tuple[int, str, np.ndarray]]:
         """For every row its number in the batch, its fault or "", and its label."""
@@ -195,7 +201,8 @@ def scan(
     label: LabelColumn,
     id_column: str | None,
     split: SplitRule,
-    refused: Refusals = _NOTHING_REFUSED,
+    refused: Refusals = NOTHING_REFUSED,
+    held_out: frozenset[str] | None = None,
 ) -> Scan:
     """Read every image or tensor and every label of a dataset once, on the executors.
 
@@ -207,6 +214,8 @@ def scan(
         id_column: names bad rows; None names them by their place.
         split: which rows train and which validate.
         refused: rows that are bad whatever is found here.
+        held_out: makes it the scan of an addition, where rows with one of these ids and rows without a label are left
+            out; None makes a row without a label a bad row.
 
     Raises:
         UserError: a row group whose pages are damaged, or a column that the reader does not take.
@@ -214,7 +223,7 @@ def scan(
     context = spark.sparkContext
     partitions = min(len(dataset.row_groups), _TASKS_PER_CORE * context.defaultParallelism)
     tasks = [(group, refused.get((group.path, group.index), {})) for group in dataset.row_groups]
-    scanner = _Scanner(reader, input, label, id_column, split)
+    scanner = _Scanner(reader, input, label, id_column, split, held_out)
     with workers_user_errors():
         found = context.parallelize(tasks, partitions).map(scanner).collect()
     rows: dict[str, list[Rows]] = {name: [] for name in SPLITS}
@@ -225,5 +234,13 @@ def scan(
         for code, name in enumerate(SPLITS):
             rows[name].append(Rows(group.path, group.index, np.flatnonzero(codes == code).astype(np.int32)))
             labels[name].add(tallies[name])
-    bad_rows, unused = (sum(int((codes == code).sum()) for _, codes, *_ in found) for code in (_BAD, _UNUSED))
-    return Scan(rows, labels, bad_rows, bad, unused)
+    counted = {code: sum(int((codes == code).sum()) for _, codes, *_ in found) for code in range(_HELD_OUT + 1)}
+    return Scan(
+        rows,
+        labels,
+        bad_rows=counted[_BAD],
+        bad=bad,
+        unused=counted[_UNUSED],
+        unlabelled=counted[_UNLABELLED],
+        held_out=counted[_HELD_OUT],
+    )

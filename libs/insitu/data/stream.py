@@ -81,7 +81,7 @@ def stream_batches(
     parts: list[pa.Table] = []
     missing = batch_rows
     for window in windows:
-        table = pa.concat_tables([cursor.take(piece) for piece in window.pieces]).combine_chunks()
+        table = _joined([cursor.take(piece) for piece in window.pieces])
         for order in np.split(window.order, range(missing, len(window.order), batch_rows)):
             parts.append(table.take(pa.array(order)))
             missing -= len(order)
@@ -94,8 +94,13 @@ def stream_batches(
 
 
 def _batch(parts: Sequence[pa.Table], input: Input, label: LabelColumn) -> Batch:
-    record_batch = pa.concat_tables(parts).combine_chunks().to_batches()[0]
+    record_batch = _joined(parts).to_batches()[0]
     return Batch(input.stored(record_batch), np.stack([_good(value) for value in label.read(record_batch)]))
+
+
+def _joined(tables: Sequence[pa.Table]) -> pa.Table:
+    """One after the other; where a column may be null in one of them, it may be in all."""
+    return pa.concat_tables(tables, promote_options="default").combine_chunks()
 
 
 def _good(value: np.ndarray | BadLabel) -> np.ndarray:

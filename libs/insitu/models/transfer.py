@@ -1,4 +1,4 @@
-"""Transfer learning: start from a trained trunk, and hold it still."""
+"""Starting from a trained model: its trunk, which can be held still, or all of it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ if TYPE_CHECKING:
     from tensorflow import keras
 
 
-def start_from(model: keras.Model, source: keras.Model) -> None:
-    """Copy every weight but the head's from a trained model of the same topology.
+def start_from(model: keras.Model, source: keras.Model, *, keep_head: bool = False) -> None:
+    """Copy the weights of a trained model of the same topology.
 
     Args:
-        model: a built model; its weights are replaced, its head stays as it is.
-        source: the trained model, with any number of outputs.
+        model: a built model; its weights are replaced.
+        source: the trained model, with any number of outputs where its head is not kept.
+        keep_head: whether the head's weights are copied too; else the head of `model` stays as it is.
 
     Raises:
         UserError: `model.init`, naming the first weight that differs in name or shape; nothing is copied.
     """
-    ours, theirs = _trunk_weights(model), _trunk_weights(source)
+    ours, theirs = _weights(model, with_head=keep_head), _weights(source, with_head=keep_head)
     for name in ours | theirs:
         if _shape(ours, name) != _shape(theirs, name):
             raise UserError(
@@ -44,11 +45,11 @@ def set_trunk_trainable(model: keras.Model, trainable: bool) -> None:
             layer.trainable = trainable
 
 
-def _trunk_weights(model: keras.Model) -> dict[str, keras.Variable]:
+def _weights(model: keras.Model, *, with_head: bool) -> dict[str, keras.Variable]:
     return {
         f"{layer.name}/{index}": variable
         for layer in model.layers
-        if layer.name != HEAD
+        if with_head or layer.name != HEAD
         for index, variable in enumerate(layer.weights)
     }
 

@@ -57,7 +57,16 @@ class Data(Section):
     shuffle_mib: PositiveInt = 256
     """Rows are shuffled within windows of this many MiB of encoded data a worker."""
     max_bad_fraction: Fraction = 0.01
-    """The run stops when more than this share of the rows cannot be read."""
+    """The run stops when more than this share of the rows cannot be read, of the dataset or of one of `additions`."""
+    additions: tuple[str, ...] = ()
+    """Parquet directories of rows that were labelled later; all of them train, none validates."""
+
+    @field_validator("additions")
+    @classmethod
+    def _each_once(cls, additions: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(additions)) < len(additions):
+            raise ValueError("a directory is listed twice, and its rows would train twice")
+        return additions
 
     @field_validator("tensor_shape")
     @classmethod
@@ -114,9 +123,18 @@ class Model(Section):
     normalization: Literal["batch", "group", "none"] | None = None
     """What normalises between the layers; null is the topology's own."""
     init: str | None = None
-    """A model directory to take the trunk's weights from; the head is always new."""
+    """A model directory to take the trunk's weights from; the head is new."""
+    keep_head: bool = False
+    """Take the head's weights from `init` too: its classes have to be those of the data, in the same order."""
     freeze_trunk_epochs: Annotated[int, Field(ge=0)] = 0
     """Epochs that train the head alone, on the trunk of `init`."""
+
+    @field_validator("keep_head")
+    @classmethod
+    def _of_a_trained_head(cls, keep: bool, info: ValidationInfo) -> bool:
+        if keep and info.data.get("init", "wrong itself") is None:
+            raise ValueError("there is no head to keep: set model.init too, or leave this out")
+        return keep
 
     @field_validator("freeze_trunk_epochs")
     @classmethod

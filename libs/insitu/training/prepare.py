@@ -2,17 +2,17 @@
 
 import sys
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from pyspark.sql import SparkSession
 
 from insitu.cluster.cpu import bf16_is_faster, executors_cpu_flags
+from insitu.data.additions import Addition, joined, open_addition, scan_additions
 from insitu.data.dataset import Dataset, open_dataset
 from insitu.data.labels import MAX_CLASSES
 from insitu.data.pipeline import Source
 from insitu.data.plan import ShardPlan, plan_shards
-from insitu.data.scan import LabelTally, Refusals, Scan, scan
+from insitu.data.scan import NOTHING_REFUSED, LabelTally, Refusals, Scan, scan
 from insitu.data.selection import select
 from insitu.errors import UserError
 from insitu.recipe import Recipe
@@ -26,17 +26,25 @@ class Prepared:
 
     Attributes:
         dataset: its footers.
-        scan: its good and bad rows.
+        additions: what joins its training split.
+        scan: its good and bad rows, those of the additions among them.
         source: columns, and what rows become.
         class_names: K names.
         counts: labels of the training rows.
     """
 
     dataset: Dataset
+    additions: tuple[Addition, ...]
     scan: Scan
     source: Source
     class_names: tuple[str, ...]
     counts: LabelCounts
+
+    @property
+    def row_bytes(self) -> float:
+        """Mean stored bytes a row."""
+        parts = (self.dataset, *(each.dataset for each in self.additions))
+        return sum(part.row_bytes * part.rows for part in parts) / sum(part.rows for part in parts)
 
     def class_weights(self, recipe: Recipe) -> np.ndarray | None:
         """The weights for the task's loss, None where the recipe wants none."""
@@ -54,34 +62,42 @@ def prepare(spark: SparkSession, recipe: Recipe, uri: str) -> Prepared:
     """
     dataset = open_dataset(uri)
     task, selection = TASKS[recipe.task.kind], select(dataset, recipe)
-    input, label = selection.input, selection.label
+    reader, input, label = recipe.data.reader, selection.input, selection.label
+    additions = [open_addition(each, dataset, selection) for each in recipe.data.additions]
     named = _class_names(recipe, dataset, label.name)
-    print(f"data: checking {dataset.rows} rows of {len(dataset.row_groups)} row groups", file=sys.stderr)
-    scan_rows = partial(
-        scan,
-        spark,
-        dataset,
-        reader=recipe.data.reader,
-        input=input,
-        label=label,
-        id_column=selection.id_column,
-        split=selection.split,
-    )
+    parts = (dataset, *additions)
+    rows, groups = sum(part.rows for part in parts), sum(len(part.row_groups) for part in parts)
+    print(f"data: checking {rows} rows of {groups} row groups", file=sys.stderr)
 
-    def checked(found: Scan) -> Prepared:
-        _check_rows(dataset, found, recipe)
-        counts = _counts(found.labels["train"])
-        names = named or tuple(map(str, range(_count_classes(task, counts, label.name))))
-        for split in found.labels.values():
+    def checked(refused: Refusals = NOTHING_REFUSED) -> Prepared:
+        own = scan(
+            spark,
+            dataset,
+            reader=reader,
+            input=input,
+            label=label,
+            id_column=selection.id_column,
+            split=selection.split,
+            refused=refused,
+        )
+        _check_bad_rows(dataset, own, recipe)
+        _check_splits(own)
+        names = named or tuple(map(str, range(_count_classes(task, _counts(own.labels["train"]), label.name))))
+        for split in own.labels.values():
             task.check_range(_counts(split), len(names))
+        added = scan_additions(spark, additions, own, selection, reader=reader, refused=refused)
+        for each in added:
+            _check_bad_rows(each.dataset, each.scan, recipe)
+            _check_labels(task, each, label.name, names)
+        found = joined(own, added)
+        counts = _counts(found.labels["train"])
         task.check_variety(counts, len(names))
-        shape = task.label_shape(len(names))
-        source = Source(recipe.data.reader, input, label, shape, task.label_dtype)
-        return Prepared(dataset, found, source, names, counts)
+        source = Source(reader, input, label, task.label_shape(len(names)), task.label_dtype)
+        return Prepared(dataset, tuple(added), found, source, names, counts)
 
-    prepared = checked(scan_rows())
+    prepared = checked()
     refused = _refused(spark, recipe, prepared)
-    return checked(scan_rows(refused=refused)) if refused else prepared
+    return checked(refused) if refused else prepared
 
 
 def resolve(spark: SparkSession, recipe: Recipe, prepared: Prepared, layout: Layout) -> Recipe:
@@ -113,7 +129,7 @@ def shard(recipe: Recipe, prepared: Prepared, layout: Layout) -> tuple[ShardPlan
             f"{workers} workers for {rows['validation']} validation rows, each needs one",
             "lower it, or move rows to the validation split",
         )
-    row_bytes = max(1, prepared.dataset.row_bytes, prepared.source.input.held_bytes)
+    row_bytes = max(1, prepared.row_bytes, prepared.source.input.held_bytes)
     window = max(batch // workers, int(recipe.data.shuffle_mib * 2**20 / row_bytes))
     train, validation = (
         plan_shards(
@@ -173,16 +189,33 @@ def _class_names(recipe: Recipe, dataset: Dataset, label: str) -> tuple[str, ...
     return ours or theirs
 
 
-def _check_rows(dataset: Dataset, found: Scan, recipe: Recipe) -> None:
+def _check_bad_rows(dataset: Dataset, found: Scan, recipe: Recipe) -> None:
     bad, limit = found.bad_rows, recipe.data.max_bad_fraction
-    if bad > limit * dataset.rows:
+    rows = dataset.rows - found.unlabelled - found.held_out
+    if bad > limit * rows:
         first = found.bad[0]
         raise UserError(
             "data.max_bad_fraction",
-            f"{bad} of {dataset.rows} rows cannot be used, more than {limit:g} of them; "
+            f"{bad} of {rows} rows of {dataset.uri} cannot be used, more than {limit:g} of them; "
             f"the first, {first.id}: {first.reason}",
             "mend the rows or the columns, or raise it",
         )
+
+
+def _check_labels(task: Task, addition: Addition, label: str, names: tuple[str, ...]) -> None:
+    """The labels of an addition have to mean the dataset's classes."""
+    uri, theirs = addition.dataset.uri, addition.dataset.class_names(label)
+    if theirs is not None and tuple(theirs) != names:
+        problem = f"the classes of {uri} are {', '.join(theirs)}, and here {', '.join(names)}"
+        raise UserError("data.additions", problem, "bring labels of these classes, in this order")
+    try:
+        task.check_range(_counts(addition.scan.labels["train"]), len(names))
+    except UserError as error:
+        _, problem, mend = error.args
+        raise UserError("data.additions", f"{uri}: {problem}", mend) from None
+
+
+def _check_splits(found: Scan) -> None:
     for split, pieces in found.rows.items():
         if not any(map(len, pieces)):
             raise UserError(
@@ -198,6 +231,12 @@ def _counts(tally: LabelTally) -> LabelCounts:
 
 def _print_plan(recipe: Recipe, prepared: Prepared, train: ShardPlan, validation: ShardPlan) -> None:
     found = prepared.scan
+    for each in prepared.additions:
+        print(
+            f"data: {each.rows} rows of {each.dataset.uri} join the training split; left out: {each.scan.unlabelled} "
+            f"without a label, {each.scan.held_out} that are validation rows, {each.scan.bad_rows} quarantined",
+            file=sys.stderr,
+        )
     print(
         f"data: {train.rows} training and {validation.rows} validation rows, {found.bad_rows} quarantined, "
         f"{found.unused} in no split, {len(prepared.class_names)} classes, seed {train.seed}\n"

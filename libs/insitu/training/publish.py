@@ -87,6 +87,17 @@ def provenance(
             "uri": prepared.dataset.uri,
             "fingerprint": prepared.dataset.fingerprint,
             "rows": {**rows, "quarantined": prepared.scan.bad_rows, "unused": prepared.scan.unused},
+            "additions": [
+                {
+                    "uri": each.dataset.uri,
+                    "fingerprint": each.dataset.fingerprint,
+                    "rows": each.rows,
+                    "unlabelled": each.scan.unlabelled,
+                    "held_out": each.scan.held_out,
+                    "quarantined": each.scan.bad_rows,
+                }
+                for each in prepared.additions
+            ],
         },
         "code": code_version(),
         "parent_model": recipe.model.init,

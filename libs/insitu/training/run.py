@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import keras
     from pyspark.sql import SparkSession
 
+    Parent = tuple[keras.Model, artifact.Signature]
+
 
 def train(
     spark: "SparkSession",
@@ -56,8 +58,9 @@ def train(
 
     Returns:
         the summary: `output`, `engine`, `workers`, `precision`, `epochs`, `steps`, `images_per_second`,
-        `metrics` (of the whole validation split), `quarantined`, `restarts`, `resumed_from_step` and `seconds`;
-        `mlflow` where `tracking` is given, and `not_done`, a sentence, where logging failed.
+        `metrics` (of the whole validation split), `added` (rows of `data.additions`), `quarantined`, `restarts`,
+        `resumed_from_step` and `seconds`; `mlflow` where `tracking` is given, and `not_done`, a sentence, where
+        logging failed.
 
     Raises:
         UserError: anything that the user can mend, found before training where that is possible.
@@ -70,9 +73,7 @@ def train(
         tracking.check()
     data, output = qualify(spark, "--data", data), qualify(spark, "--output", output)
     artifact.check_free(output)
-    if recipe.model.init:
-        init = qualify(spark, "model.init", recipe.model.init)
-        recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"init": init})})
+    recipe = _qualified(spark, recipe)
     run = RunDirectory(output)
     run.open(resume=resume)
     with _kept_if_begun(run), _parent_model(recipe) as parent:
@@ -80,7 +81,8 @@ def train(
         engine = _engine(recipe, spark)
         layout = engine.layout(recipe.training.workers)
         recipe = resolve(spark, recipe, prepared, layout)
-        run.claim(recipe, prepared.dataset.fingerprint)
+        additions = {each.dataset.uri: each.dataset.fingerprint for each in prepared.additions}
+        run.claim(recipe, prepared.dataset.fingerprint, additions)
         train_plan, validation_plan = shard(recipe, prepared, layout)
         first = TrainingJob(
             recipe=recipe,
@@ -110,6 +112,7 @@ def train(
             "steps": result.steps,
             "images_per_second": result.images_per_second and round(result.images_per_second, 2),
             "metrics": result.metrics,
+            "added": sum(each.rows for each in prepared.additions),
             "quarantined": prepared.scan.bad_rows,
             "restarts": len(supervisor.restarts),
             "resumed_from_step": resumed_from,
@@ -155,13 +158,32 @@ def check(recipe: Recipe) -> None:
         refusals.check_recipe(recipe)
 
 
-def _transferred(recipe: Recipe, prepared: Prepared, parent: "keras.Model", run: RunDirectory) -> str:
-    """Where the weights are that training starts from: the parent's trunk, a new head."""
+def _qualified(spark: "SparkSession", recipe: Recipe) -> Recipe:
+    """The recipe with the full URIs of what it names."""
+    additions = tuple(qualify(spark, "data.additions", uri) for uri in recipe.data.additions)
+    init = qualify(spark, "model.init", recipe.model.init) if recipe.model.init else None
+    data = recipe.data.model_copy(update={"additions": additions})
+    return recipe.model_copy(update={"data": data, "model": recipe.model.model_copy(update={"init": init})})
+
+
+def _transferred(recipe: Recipe, prepared: Prepared, parent: "Parent", run: RunDirectory) -> str:
+    """Where the weights are that training starts from: the parent's trunk, and its head or a new one."""
+    source, signature = parent
+    if recipe.model.keep_head:
+        _check_head(recipe, prepared.class_names, signature)
     model = build_model(recipe, len(prepared.class_names))
-    start_from(model, parent)
+    start_from(model, source, keep_head=recipe.model.keep_head)
     uri = f"{run.uri}/initial.npz"
     save_weights(model.get_weights(), uri)
     return uri
+
+
+def _check_head(recipe: Recipe, class_names: tuple[str, ...], parent: artifact.Signature) -> None:
+    theirs, ours = (parent.task, parent.class_names), (recipe.task.kind, class_names)
+    if theirs != ours:
+        heads = [f"{kind} of {', '.join(names)}" for kind, names in (theirs, ours)]
+        problem = f"the head of {recipe.model.init} is {heads[0]}, and here {heads[1]} is learned"
+        raise UserError("model.keep_head", problem, "bring labels of its classes, in its order, or leave this out")
 
 
 def _train_phases(supervisor: Supervisor, job: TrainingJob) -> tuple[int | None, TrainingResult]:
@@ -243,10 +265,11 @@ def _kept_if_begun(run: RunDirectory) -> Iterator[None]:
 
 
 @contextmanager
-def _parent_model(recipe: Recipe) -> Iterator["keras.Model | None"]:
-    """The verified model that `model.init` names, if it names one."""
+def _parent_model(recipe: Recipe) -> Iterator["Parent | None"]:
+    """The verified model that `model.init` names, if it names one, and its signature."""
     if recipe.model.init is None:
         yield None
         return
     with artifact.verified(recipe.model.init, setting="model.init", part=artifact.MODEL) as directory:
-        yield artifact.load_keras(directory)
+        signature = artifact.Signature.from_json(artifact.read_json(directory / artifact.SIGNATURE))
+        yield artifact.load_keras(directory), signature

@@ -70,17 +70,19 @@ class RunDirectory:
     def _own(self, run: dict[str, Any]) -> None:
         self._write(run | {"host": socket.gethostname(), "pid": os.getpid()})
 
-    def claim(self, recipe: Recipe, fingerprint: str) -> None:
+    def claim(self, recipe: Recipe, fingerprint: str, additions: dict[str, str]) -> None:
         """Note what is trained on what; in a run that is gone on with, compare it.
 
         Args:
             recipe: resolved.
             fingerprint: of the dataset.
+            additions: the fingerprint of each of `data.additions`, by its URI.
 
         Raises:
             UserError: another recipe or other data than the run began with.
         """
-        then, now = self._read(), {"recipe": recipe.model_dump(mode="json"), "fingerprint": fingerprint}
+        then = self._read()
+        now = {"recipe": recipe.model_dump(mode="json"), "fingerprint": fingerprint, "additions": additions}
         if "recipe" in then:
             _compare(then, now)
         persist_result(lambda: self._write(then | now), "noting the recipe", self.uri)
@@ -146,6 +148,10 @@ def _compare(then: dict[str, Any], now: dict[str, Any]) -> None:
         raise UserError(
             "--data", "it is not the dataset that the run began with", "give that one, or begin with another --output"
         )
+    for uri, fingerprint in now["additions"].items():
+        if then.get("additions", {}).get(uri, fingerprint) != fingerprint:
+            problem = f"{uri} does not hold the files that the run began with"
+            raise UserError("data.additions", problem, "bring them back, or begin with another --output")
     before, after = dict(_leaves(then["recipe"])), dict(_leaves(now["recipe"]))
     for key in sorted(before.keys() | after.keys()):
         if before.get(key) == after.get(key):
