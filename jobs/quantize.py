@@ -29,6 +29,14 @@ def main() -> dict[str, Any]:
     parser.add_argument(
         "--calibration-rows", type=int, default=300, metavar="N", help="drawn from the training rows (default: 300)"
     )
+    parser.add_argument(
+        "--sparsity",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="share of each layer's weights to zero first (default: 0)",
+    )
+    parser.add_argument("--clusters", type=int, metavar="N", help="values that each layer's weights share, 2 to 256")
     args = parser.parse_args()
     from insitu.scoring.quantize import quantize
 
@@ -40,6 +48,8 @@ def main() -> dict[str, Any]:
         max_drop=args.max_drop,
         ranges=args.ranges,
         calibration_rows=args.calibration_rows,
+        sparsity=args.sparsity,
+        clusters=args.clusters,
     )
 
 

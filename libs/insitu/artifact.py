@@ -36,6 +36,7 @@ PREDICTIONS = "predictions.parquet"
 REFERENCE = "reference.parquet"
 STEPS = "steps.jsonl"
 TENSORBOARD = "tensorboard"
+QUANTIZATION = "quantization.html"
 
 _JOBS = {MODEL: "jobs/train_cnn.py", ALS: "jobs/train_als.py"}
 _RESTORE = "restore the directory from its source, or train again"

@@ -78,6 +78,19 @@ def evaluate(
     )
 
 
+def recall(*, labels: np.ndarray, scores: np.ndarray, class_names: list[str]) -> dict[str, float | None]:
+    """By class, the share of its rows that are answered with it; None where it has none.
+
+    Args:
+        labels: integers 0..K-1 [N].
+        scores: [N, K]; the highest of a row is its answer.
+        class_names: the K names.
+    """
+    rows = np.bincount(labels, minlength=len(class_names))
+    hits = np.bincount(labels[scores.argmax(axis=1) == labels], minlength=len(class_names))
+    return {name: float(hits[k] / rows[k]) if rows[k] else None for k, name in enumerate(class_names)}
+
+
 def _auc(truth: np.ndarray, scores: np.ndarray) -> float | None:
     if truth.min() == truth.max():
         return None

@@ -23,7 +23,8 @@ def show(directory: str) -> dict[str, Any]:
         metrics = artifact.read_json(local / artifact.METRICS)
         provenance = artifact.read_json(local / artifact.PROVENANCE)
         history = [json.loads(line) for line in (local / artifact.HISTORY).read_text().splitlines()]
-    for line in _lines(recipe, signature, metrics, provenance, history):
+        quantised = (local / artifact.QUANTIZATION).is_file()
+    for line in _lines(recipe, signature, metrics, provenance, history, quantised=quantised):
         print(line)
     return {"directory": directory, "model": recipe["model"]["name"], "task": signature.task, "metrics": metrics}
 
@@ -54,6 +55,8 @@ def _lines(
     metrics: dict[str, Any],
     provenance: dict[str, Any],
     history: list[dict[str, Any]],
+    *,
+    quantised: bool,
 ) -> list[str]:
     training, data, run = recipe["training"], provenance["data"], provenance["run"]
     batch = f"{run['workers']} workers, {training['global_batch']} images a step, {training['optimizer']['name']}"
@@ -66,6 +69,7 @@ def _lines(
         f"training  {run['epochs']} epochs in {run['seconds']} s, {batch}, {run['precision']}, {training['engine']}",
         _made(provenance),
         *(f"parent    {parent}" for parent in [provenance["parent_model"]] if parent),
+        *([_quantised(provenance["quantization"])] if quantised else []),
         "",
         f"{'epoch':>9}  {'loss':>8}  {'validation loss':>15}  {'images/s':>8}",
         *(
@@ -82,6 +86,12 @@ def _lines(
 def _made(provenance: dict[str, Any]) -> str:
     code = provenance["code"]
     return f"made      {provenance['started']} by insitu {code['insitu']} ({code['commit']})"
+
+
+def _quantised(facts: dict[str, Any]) -> str:
+    metric = facts["metric"]
+    found = (f"{form} {_number(measured['metrics'][metric])}" for form, measured in facts["found"].items())
+    return f"quantised {', '.join(found)} {metric}, see {artifact.QUANTIZATION}"
 
 
 def _shape(tensor: artifact.Tensor) -> str:

@@ -1,10 +1,8 @@
 """The report of real, small runs: what it says, that it stands alone, and how it looks in a browser."""
 
 import json
-import re
 import shutil
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +13,8 @@ from PIL import Image
 from insitu import artifact
 from insitu.report import write_report
 from report.browser import overflow, screenshot
+from report.pages import HOSTILE, Tags, text
 from report.trained_runs import Trained, digit_rows, train, write_lines, write_predictions, xray_rows
-
-HOSTILE = '<script>alert(1)</script> & $x^2$ "q" Müßiggang-und-noch-viel-mehr-ohne-Leerzeichen'
 
 
 @pytest.fixture(scope="module")
@@ -42,37 +39,8 @@ def report(run: Trained) -> str:
     return (run.directory / "report/index.html").read_text()
 
 
-def text(page: str) -> str:
-    """The page's words, without its markup."""
-    body = page[page.index("<body>") :]
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", body))
-
-
 def edit(path: Path, **changes: Any) -> None:
     artifact.write_json(path, json.loads(path.read_text()) | changes)
-
-
-class Tags(HTMLParser):
-    """Every start tag with its attributes, and which tags are left open."""
-
-    _VOID = frozenset({"meta", "img", "br", "!doctype"})
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
-        if tag not in self._VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
 
 
 def test_multiclass_report_shows_every_part(digits: Trained) -> None:

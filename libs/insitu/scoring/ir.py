@@ -1,6 +1,6 @@
 """OpenVINO's intermediate representation (IR) of a model: made from Keras, stored, and compiled for some cores.
 
-Legend: B rows of a batch, h, w, C the model's input, K classes.
+Legend: B rows of a batch, h, w, C the model's input, K classes, I inputs and O outputs of a layer.
 """
 
 from collections.abc import Callable
@@ -50,6 +50,22 @@ def save(network: Any, directory: Path, *, precision: Precision) -> None:
 
     directory.mkdir(parents=True)
     openvino.save_model(network, directory / XML, compress_to_fp16=precision != "fp32")
+
+
+def kernels(path: Path) -> list[np.ndarray]:
+    """The weights of a stored network's convolutions and matrix products, [O, I, ...]; int8 of those in INT8.
+
+    Args:
+        path: of its `model.xml`.
+    """
+    found = []
+    for operation in core().read_model(path).get_ops():
+        if operation.get_type_name() in ("Convolution", "MatMul"):
+            source = operation.input_value(1).get_node()
+            while source.get_type_name() != "Constant":  # what converts or scales it takes it as its first input
+                source = source.input_value(0).get_node()
+            found.append(source.get_data())
+    return found
 
 
 def has_bf16() -> bool:
