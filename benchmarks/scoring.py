@@ -3,14 +3,15 @@
     python benchmarks/scoring.py [NAME…]
 
 A JSON line a claim on stdout, what is being measured on stderr. Inputs are JPEGs of 256x256 that are scored at 224x224,
-on all cores. Speeds are those of a batch of 2048 rows after one that warmed up; subjects and peers run in turns, and
-the best of two turns counts.
+on all cores. The job's speeds are those of a batch of 2048 rows, those of Spark's own way of 512 rows, each after what
+warmed up; subjects and peers run in turns, and the best of two turns counts.
 """
 
 from collections.abc import Callable
 
 from comparisons import Comparison, compare
 from lines import chosen
+from scoring_accuracy import accuracy
 from scoring_costs import incremental, scoring_memory
 from scoring_runs import Raw, Scoring, Udf
 
@@ -40,15 +41,19 @@ _COMPARISONS = {
     "bf16_vs_tf_fp32": _vs_tensorflow("bf16"),
     "job_vs_raw": [_vs_raw(model) for model in _MODELS],
 }
-_COSTS: dict[str, Callable[[], None]] = {"incremental": incremental, "scoring_memory": scoring_memory}
+_OTHERS: dict[str, Callable[[], None]] = {
+    "accuracy": accuracy,
+    "incremental": incremental,
+    "scoring_memory": scoring_memory,
+}
 
 
 def main() -> None:
-    names = chosen(__doc__, names=[*_COMPARISONS, *_COSTS])
+    names = chosen(__doc__, names=[*_COMPARISONS, *_OTHERS])
     compare({name: comparisons for name, comparisons in _COMPARISONS.items() if name in names})
-    for name, cost in _COSTS.items():
+    for name, measure in _OTHERS.items():
         if name in names:
-            cost()
+            measure()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 from costs import peak_mib
 from job_runs import finished
 from lines import emit
-from scoring_runs import files, scoring
+from scoring_runs import files, quantised, scoring
 from xrays import BUILD
 
 _MODEL = "resnet50"
@@ -21,12 +21,12 @@ def incremental() -> None:
     with tempfile.TemporaryDirectory(dir=BUILD) as scratch:
         outputs = {batches: Path(scratch) / str(batches) for batches in (10 * _HISTORY, _HISTORY)}
         for batches, output in outputs.items():
-            finished(scoring(_MODEL, files(batches, rows=1), output, most=1))
+            finished(scoring(quantised(_MODEL), files(batches, rows=1), output, most=1))
         seconds = dict.fromkeys(outputs, float("inf"))
         for _ in range(_TURNS):
             for batches, output in outputs.items():
                 started = time.monotonic()
-                finished(scoring(_MODEL, files(batches, rows=1), output, most=1))
+                finished(scoring(quantised(_MODEL), files(batches, rows=1), output, most=1))
                 seconds[batches] = min(seconds[batches], time.monotonic() - started)
     long, short = ((f"nothing new after {batches} batches", value) for batches, value in seconds.items())
     emit("incremental", subject=long, peer=short, unit="seconds", less_is_better=True)
@@ -39,7 +39,7 @@ def scoring_memory() -> None:
     peaks = []
     for number in (4, 40):
         with tempfile.TemporaryDirectory(dir=BUILD) as scratch:
-            process = scoring(_MODEL, files(number), Path(scratch) / "scores", most=number)
+            process = scoring(quantised(_MODEL), files(number), Path(scratch) / "scores", most=number)
             peaks.append(peak_mib(process))
             finished(process)
     emit(

@@ -19,6 +19,7 @@ from xrays import BUILD, xrays
 _BIN = Path(sys.executable).parent
 _TRAINING_ROWS = 64
 _FILE_ROWS = 256
+_WARM_UP_ROWS = 64
 _FILES = 8
 """Of a batch, each of 256 rows."""
 
@@ -44,7 +45,8 @@ class Scoring:
         """Of the second batch."""
         with tempfile.TemporaryDirectory(dir=BUILD) as scratch:
             output = Path(scratch) / "scores"
-            finished(scoring(self.model, files(2 * _FILES), output, precision=self.precision, tasks=self.tasks))
+            model, data = quantised(self.model), files(2 * _FILES)
+            finished(scoring(model, data, output, precision=self.precision, tasks=self.tasks))
             record = json.loads((output / "monitoring/batch=00000001/record.json").read_text())
         return record["images_per_second"]
 
@@ -67,9 +69,9 @@ class Udf:
         return f"predict_batch_udf {self.model} fp32, {self.tasks} x {CORES // self.tasks} cores, {self.batch} images"
 
     def images_per_second(self) -> float:
-        """Of the second pass over a batch's files."""
-        own = [quantised(self.model), files(_FILES), self.batch]
-        return _run(["benchmarks/udf_scores.py", *map(str, own)], tasks=self.tasks)["images_per_second"]
+        """Of a pass over two files, after one over two short ones."""
+        own = [quantised(self.model), files(2, rows=_WARM_UP_ROWS), files(2), self.batch]
+        return run(["benchmarks/udf_scores.py", *map(str, own)], tasks=self.tasks)["images_per_second"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,13 +100,20 @@ class Raw:
 
 
 def scoring(
-    model: str, data: Path, output: Path, *, precision: str = "int8", tasks: int = CORES, most: int = _FILES
+    model: Path,
+    data: Path,
+    output: Path,
+    *,
+    precision: str = "int8",
+    tasks: int = CORES,
+    most: int = _FILES,
+    where: str | None = None,
 ) -> "subprocess.Popen[str]":
-    """The running job, which scores what is new in a folder, `most` files a batch."""
-    where = ["--model", str(quantised(model)), "--data", str(data), "--output", str(output)]
-    return _submitted(
-        ["jobs/score_batch.py", *where, "--precision", precision, "--files-per-batch", str(most)], tasks=tasks
-    )
+    """The running job, which scores what is new in a folder, `most` files a batch, perhaps only some rows."""
+    places = ["--model", str(model), "--data", str(data), "--output", str(output)]
+    condition = ["--where", where] if where else []
+    how = ["--precision", precision, "--files-per-batch", str(most), *condition]
+    return _submitted(["jobs/score_batch.py", *places, *how], tasks=tasks)
 
 
 def files(number: int, *, rows: int = _FILE_ROWS) -> Path:
@@ -129,29 +138,33 @@ def quantised(model: str) -> Path:
         data = xrays(_TRAINING_ROWS)
         with tempfile.TemporaryDirectory(dir=BUILD) as scratch:
             trained = f"{scratch}/model"
-            recipe = [
-                "--recipe",
-                "benchmarks/xrays.yaml",
-                "--set",
-                f"model.name={model}",
-                "--set",
-                "training.workers=1",
-            ]
-            _run(["jobs/train_cnn.py", *recipe, "--data", str(data), "--output", trained], tasks=1)
+            settings = ["--set", f"model.name={model}", "--set", "training.workers=1"]
+            recipe = ["--recipe", "benchmarks/xrays.yaml", *settings]
+            run(["jobs/train_cnn.py", *recipe, "--data", str(data), "--output", trained], tasks=1)
             of = ["--model", trained, "--data", str(data), "--output", str(directory)]
-            _run(["jobs/quantize.py", *of, "--max-drop", "0.99", "--calibration-rows", "64"], tasks=1)
+            run(["jobs/quantize.py", *of, "--max-drop", "0.99", "--calibration-rows", "64"], tasks=1)
     return directory
 
 
-def _run(program: Sequence[str], *, tasks: int) -> dict[str, Any]:
+def run(arguments: Sequence[str], *, tasks: int) -> dict[str, Any]:
     """Run a job on all cores to its end, and return its summary."""
-    return finished(_submitted(program, tasks=tasks))
+    return finished(_submitted(arguments, tasks=tasks))
 
 
-def _submitted(program: Sequence[str], *, tasks: int) -> "subprocess.Popen[str]":
-    master = ["--master", f"local[{CORES}]", "--conf", f"spark.task.cpus={CORES // tasks}", "--driver-memory", "4g"]
+def program(command: Sequence[str]) -> "subprocess.Popen[str]":
+    """A running program of this environment, its stdout and stderr in one pipe."""
+    name, *arguments = command
     environment = os.environ | {"PATH": f"{_BIN}{os.pathsep}{os.environ['PATH']}"}
-    command = [str(_BIN / "spark-submit"), *master, *program]
     return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [str(_BIN / name), *arguments],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
+
+
+def _submitted(arguments: Sequence[str], *, tasks: int) -> "subprocess.Popen[str]":
+    master = ["--master", f"local[{CORES}]", "--conf", f"spark.task.cpus={CORES // tasks}", "--driver-memory", "4g"]
+    return program(["spark-submit", *master, *arguments])

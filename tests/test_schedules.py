@@ -136,7 +136,7 @@ class TestAirflow:
     def test_airflow_itself_takes_the_file(self, tmp_path: Path) -> None:
         """Airflow is installed once, in an environment of its own below build/."""
         environment = {"AIRFLOW_HOME": str(tmp_path), "PATH": os.environ["PATH"]}
-        command = [_airflow_python(), "-c", READ_DAGS, DAGS]
+        command = [str(_airflow_python()), "-c", READ_DAGS, str(DAGS)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         found = json.loads(done.stdout.splitlines()[-1])
