@@ -9,9 +9,12 @@ import argparse
 from typing import Any
 
 from insitu.cluster.session import spark_session
+from insitu.errors import UserError
 from insitu.job import Alarm, run_job
 from insitu.recipe import read
 from insitu.scoring.thresholds import Thresholds
+
+_FIRST_FREE_CODE, _LAST_FREE_CODE = 4, 125
 
 
 def main() -> dict[str, Any]:
@@ -45,6 +48,9 @@ def main() -> dict[str, Any]:
         "--alarm-exit-code", type=int, default=0, metavar="N", help="of a run in which something drifted (default: 0)"
     )
     args = parser.parse_args()
+    if args.alarm_exit_code and not _FIRST_FREE_CODE <= args.alarm_exit_code <= _LAST_FREE_CODE:
+        problem = f"{args.alarm_exit_code}, expected {_FIRST_FREE_CODE} to {_LAST_FREE_CODE}"
+        raise UserError("--alarm-exit-code", problem, "0 to 3 and from 126 on mean something else")
     thresholds = (
         read(args.thresholds, [], schema=Thresholds, setting="--thresholds") if args.thresholds else Thresholds()
     )

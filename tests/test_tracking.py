@@ -19,8 +19,8 @@ from conftest import ROOT, Submitted
 from insitu import artifact
 from insitu.errors import UserError
 from insitu.recipe import parse
+from insitu.registry import Registry
 from insitu.scoring.promote import log, roll_back
-from insitu.scoring.registry import Registry
 from insitu.tracking import Tracking, TrackingError
 from mlflow_server import MlflowServer, mlflow_server
 from report.trained_runs import digit_rows, write_run

@@ -103,6 +103,7 @@ def _add_promote(promote: argparse.ArgumentParser) -> None:
     add("--holdout", required=True, metavar="DATASET", help="labelled dataset, of which the validation rows are scored")
     add("--replay", metavar="FOLDER", help="recent rows without labels: Parquet files or images")
     add("--max-drop", type=float, default=0.0, help="of macro AUC, or of accuracy, that is allowed (default: 0)")
+    add("--replay-days", type=float, default=7.0, metavar="N", help="of files modified since then (default: 7)")
     add("--min-agreement", type=float, default=0.9, help="share of the replay with the same decision (default: 0.9)")
     add("--precision", help="int8, bf16 or fp32 (default: int8 where a model has it, else fp32)")
     add("--thresholds", metavar="FILE", help="YAML: thresholds of the decisions")
@@ -186,7 +187,7 @@ def _promote(args: argparse.Namespace) -> dict[str, Any]:
     tracking = from_options(args)
     thresholds = read(args.thresholds, [], schema=Thresholds, setting="--thresholds") if args.thresholds else None
     models, rows = ("candidate", "registry", "precision"), ("holdout", "replay", "image_column", "tensor_column")
-    given = {name: getattr(args, name) for name in (*models, *rows, "max_drop", "min_agreement")}
+    given = {name: getattr(args, name) for name in (*models, *rows, "max_drop", "min_agreement", "replay_days")}
     return promote(spark_session("insitu promote"), thresholds=thresholds, tracking=tracking, **given)
 
 

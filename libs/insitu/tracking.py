@@ -196,7 +196,15 @@ class Tracking:
         return found.experiment_id if found else client.create_experiment(self.experiment)
 
     def _make_registered_model(self, client: "MlflowClient") -> None:
-        if self.registered_model and not client.search_registered_models(f"name = '{self.registered_model}'"):
+        from mlflow.exceptions import MlflowException
+
+        if not self.registered_model:
+            return
+        try:
+            client.get_registered_model(self.registered_model)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
             client.create_registered_model(self.registered_model)
 
     def _log(
@@ -268,8 +276,8 @@ class Tracking:
         if self.registered_model is None:
             return None
         self._make_registered_model(client)
-        mine = f"name = '{self.registered_model}' and tags.`insitu.identity` = '{model.identity}'"
-        found = client.search_model_versions(mine, max_results=1)
+        mine = f"tags.`insitu.identity` = '{model.identity}'"
+        found = [each for each in client.search_model_versions(mine) if each.name == self.registered_model]
         if found:
             return found[0].version
         local = model.uri.startswith("file:")

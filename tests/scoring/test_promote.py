@@ -19,10 +19,10 @@ from image_data import as_npy
 from insitu import artifact
 from insitu.errors import UserError
 from insitu.recipe import parse
+from insitu.registry import Registry
 from insitu.scoring.batch import score_batch
 from insitu.scoring.dataframes import register_udf, score
 from insitu.scoring.promote import promote
-from insitu.scoring.registry import Registry
 from insitu.scoring.thresholds import Thresholds
 from scored_models import CLASSES, IMAGES, decoded, image_rows, random_model, scores_of, write_model
 from training.digits_rows import recipe_tree

@@ -6,6 +6,7 @@ the resolved URI through fsspec, hdfs:// by the native client `hdfs-native`.
 
 import errno
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -25,6 +26,8 @@ FILE_SYSTEM_ERRORS = (OSError, RuntimeError)
 T = TypeVar("T")
 _RETRY_SECONDS = 10
 _RETRIES = 60
+
+_PLAIN = re.compile(r"(?P<root>(file|hdfs):(//[^/]*)?)(?P<path>/.*)", re.DOTALL)
 
 fsspec.register_implementation("hdfs", "hdfs_native.fsspec.HdfsFileSystem")
 
@@ -62,7 +65,10 @@ def open_filesystem(uri: str) -> tuple["AbstractFileSystem", str]:
         UserError: where fsspec lacks the package for the scheme; the message names it.
     """
     scheme = uri.partition("://")[0]
+    plain = _PLAIN.fullmatch(uri)
     try:
+        if plain:  # fsspec's own parser would take `::` in a path for a chain of file systems
+            return fsspec.core.url_to_fs(f"{plain['root']}/")[0], plain["path"].rstrip("/") or "/"
         return fsspec.core.url_to_fs(uri.replace("s3a://", "s3://", 1))
     except (ImportError, ValueError) as error:
         raise UserError(

@@ -123,7 +123,7 @@ class Model(Section):
     normalization: Literal["batch", "group", "none"] | None = None
     """What normalises between the layers; null is the topology's own."""
     init: str | None = None
-    """A model directory to take the trunk's weights from; the head is new."""
+    """A model directory, or a registry for its current version, to take the trunk's weights from; the head is new."""
     keep_head: bool = False
     """Take the head's weights from `init` too: its classes have to be those of the data, in the same order."""
     freeze_trunk_epochs: Annotated[int, Field(ge=0)] = 0

@@ -9,16 +9,16 @@ from pyspark.sql import SparkSession
 
 from insitu import artifact
 from insitu.cluster.filesystem import open_filesystem, overwrite, qualify
+from insitu.cluster.lock import locked
 from insitu.errors import UserError
+from insitu.registry import find_model
 from insitu.scoring.batch_scorer import BatchScorer, Request
 from insitu.scoring.inbox import each_batch_of_new_files, is_empty
 from insitu.scoring.ir import Precision
 from insitu.scoring.labelling import LABEL_BY
-from insitu.scoring.lock import locked
 from insitu.scoring.monitoring import Reference, read_reference
 from insitu.scoring.monitoring_page import write_page
 from insitu.scoring.outbox import Outbox
-from insitu.scoring.registry import find_model
 from insitu.scoring.shipped import Runtime, ShippedModel, ship
 
 _STATE = "_insitu"
@@ -66,7 +66,7 @@ def score_batch(
         UserError: anything that the user can mend; another job that writes to `output`.
     """
     started = time.monotonic()
-    _check(request)
+    _check(request, runtime)
     data, output = qualify(spark, "--data", data).rstrip("/"), qualify(spark, "--output", output).rstrip("/")
     directories = [find_model(spark, "--model", model) for model in models]
     _check_places(data, output)
@@ -133,18 +133,22 @@ def _ship(
     if len({type(model.signature.preprocessing) for model in models}) > 1:
         raise UserError("--model", "some read images and some tensors", "score them by a job for each")
     request.thresholds.check([name for model in models for name in model.signature.class_names], setting="--thresholds")
-    return [
-        (model, read_reference(directory, model.signature.class_names))
+    references = [
+        read_reference(directory, model.signature.class_names)
         for model, directory in zip(models, directories, strict=True)
     ]
+    if request.send_to_label and request.label_by == "drifted" and references[0] is None:
+        problem = f"drifted, and model {models[0].id} has no {artifact.REFERENCE}"
+        raise UserError("--label-by", problem, "train it again, or take uncertain")
+    return list(zip(models, references, strict=True))
 
 
 class _Record:
-    """Which data an output holds the scores of, in a file of its own."""
+    """Which data an output holds the scores of, and what is known of that data, in a file of its own."""
 
     def __init__(self, uri: str, of: dict[str, Any]) -> None:
         self._uri = uri
-        self._kept: dict[str, Any] = {**of, "parquet": None}
+        self._kept: dict[str, Any] = {**of, "parquet": None, "columns": []}
 
     @property
     def parquet(self) -> bool | None:
@@ -156,17 +160,31 @@ class _Record:
         self._kept["parquet"] = value
         self._write()
 
+    @property
+    def columns(self) -> Sequence[str]:
+        """That any of its files and folders had."""
+        return self._kept["columns"]
+
+    @columns.setter
+    def columns(self, value: Sequence[str]) -> None:
+        if value != self._kept["columns"]:
+            self._kept["columns"] = value
+            self._write()
+
     def check(self, *, anything_done: bool, checkpoint: str) -> None:
-        """Keep what there is, or begin.
+        """Keep what there is; or begin, and forget which files were to be scored: perhaps those of other data.
 
         Raises:
             UserError: the output is of other data, or has lost the record of what is scored.
         """
         file_system, path = open_filesystem(self._uri)
+        begun = open_filesystem(checkpoint)[1]
         if not anything_done:
+            if file_system.exists(begun):
+                file_system.rm(begun, recursive=True)
             self._write()
             return
-        if not file_system.exists(open_filesystem(checkpoint)[1]) or not file_system.exists(path):
+        if not file_system.exists(begun) or not file_system.exists(path):
             problem = f"it holds scores, and {checkpoint}, which says of what, is gone"
             raise UserError("--output", problem, "name a new directory")
         before = json.loads(file_system.cat_file(path))
@@ -182,7 +200,7 @@ class _Record:
         overwrite(self._uri, json.dumps(self._kept).encode())
 
 
-def _check(request: Request) -> None:
+def _check(request: Request, runtime: Runtime) -> None:
     if not 0 <= request.max_bad_fraction <= 1:
         raise UserError("--max-bad-fraction", f"{request.max_bad_fraction:g}, expected 0 to 1", "0.01 is usual")
     if request.files_per_batch < 1:
@@ -191,6 +209,8 @@ def _check(request: Request) -> None:
         raise UserError("--send-to-label", f"{request.send_to_label}, expected 0 or more", "0 sends none")
     if request.label_by not in LABEL_BY:
         raise UserError("--label-by", f"{request.label_by!r}, expected {' or '.join(LABEL_BY)}", "take one of them")
+    if request.send_to_label and request.label_by == "drifted" and runtime == "bigdl":
+        raise UserError("--label-by", "drifted, and bigdl tells nothing of the inputs", "take openvino or tensorflow")
 
 
 def _check_places(data: str, output: str) -> None:

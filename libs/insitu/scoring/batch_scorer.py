@@ -3,14 +3,15 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any, Protocol
 
 import pyarrow.parquet as pq
-from pyspark.sql import DataFrame, SparkSession
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 
 from insitu.cluster.failures import workers_user_errors
@@ -19,10 +20,10 @@ from insitu.cluster.progress import running_tasks, shown
 from insitu.errors import UserError
 from insitu.scoring import row_scorer
 from insitu.scoring.dataframes import RESULT_COLUMN, quoted, scored_rows
-from insitu.scoring.inbox import ID, SOURCE, named_column, read_rows
-from insitu.scoring.labelling import LabelBy, rows_to_label
+from insitu.scoring.inbox import ID, PLACE, SOURCE, Rows, damaged_files, named_column, read_rows
+from insitu.scoring.labelling import LabelBy, check_can_label, rows_to_label
 from insitu.scoring.monitoring import RECORD, Reference, monitored
-from insitu.scoring.outbox import MONITORING, QUARANTINE, SCORES, TO_LABEL, Outbox
+from insitu.scoring.outbox import MONITORING, QUARANTINE, RESULTS, SCORES, TO_LABEL, Outbox
 from insitu.scoring.shipped import ShippedModel
 from insitu.scoring.thresholds import Thresholds
 
@@ -53,24 +54,34 @@ class Request:
     label_by: LabelBy = "uncertain"
 
 
-class KnowsParquet(Protocol):
-    """Remembers whether the data is Parquet; None before a file was looked at."""
+class Known(Protocol):
+    """What earlier batches have told of the data.
+
+    Attributes:
+        parquet: whether it is Parquet; None before a file was looked at.
+        columns: that any of its files and folders had.
+    """
 
     parquet: bool | None
+    columns: Sequence[str]
 
 
 @dataclass(frozen=True)
 class _Scored:
-    """A batch, each row computed once.
+    """A batch that is scored.
 
     Attributes:
         rows: as they were read, those that are asked for; None where no file can be read.
-        results: of each row `id`, `source`, `by` (what the thresholds differ by) and `result` (`row_scorer.RESULT`).
+        results: as they are stored, of each row `id`, `source`, `place`, `by` (what the thresholds differ by) and
+            `result` (`row_scorer.RESULT`).
+        all, bad: rows, and those of them that cannot be read.
         bad_files: that cannot be read, and why.
     """
 
     rows: DataFrame | None
     results: DataFrame
+    all: int
+    bad: int
     bad_files: Sequence[tuple[str, str]]
 
 
@@ -83,7 +94,7 @@ class BatchScorer:
         data: the folder.
         request: what is asked of every batch.
         outbox: where the tables go.
-        kept: what is known of the data.
+        known: of the data.
 
     Attributes:
         counts: of this run, by name.
@@ -98,7 +109,7 @@ class BatchScorer:
         data: str,
         request: Request,
         outbox: Outbox,
-        kept: KnowsParquet,
+        known: Known,
     ) -> None:
         self._spark = spark
         self._ship = ship
@@ -107,7 +118,7 @@ class BatchScorer:
         self._data = data
         self._request = request
         self._outbox = outbox
-        self._kept = kept
+        self._known = known
         self.counts = {"batches": 0, "files": 0, "rows": 0, "quarantined": 0}
         self.seconds = 0.0
         self.alarms: list[dict[str, Any]] = []
@@ -130,16 +141,15 @@ class BatchScorer:
         print(f"batch {number}: {len(files)} files", file=sys.stderr)
         if not self._models:
             self._models, self._references = zip(*self._ship(), strict=True)
-        with self._outbox.publishing(number) as tables, self._scored(list(files)) as batch:
+        with self._outbox.publishing(number) as tables:
             with shown(lambda: running_tasks(self._spark), name=f"batch {number}", what="task", stream=sys.stderr):
-                rows, bad = _count(batch.results)
-            self._check_bad(batch, bad, rows, len(files))
+                batch = self._scored(list(files), tables[RESULTS])
+            self._check_bad(batch, len(files))
+            rows, quarantined = batch.all, batch.bad + len(batch.bad_files)
             scores = self._scores(batch.results)
-            reduce(DataFrame.unionByName, scores).coalesce(1).write.parquet(tables[SCORES])
+            parts = 1 + rows * len(scores) // _ROWS_A_FILE
+            reduce(DataFrame.unionByName, scores).coalesce(parts).write.parquet(tables[SCORES])
             self._quarantine(batch).coalesce(1).write.parquet(tables[QUARANTINE])
-            _check_written(tables[SCORES], (rows - bad) * len(self._models))
-            quarantined = bad + len(batch.bad_files)
-            _check_written(tables[QUARANTINE], quarantined)
             self._send_to_label(batch, tables[TO_LABEL])
             like = monitored(batch.results.filter(_GOOD), scores, self._models, self._references)
             seconds = time.time() - started
@@ -159,41 +169,69 @@ class BatchScorer:
         print(f"batch {number}: {told}", file=sys.stderr, flush=True)
         self._tell_drift(number, like["models"])
 
-    @contextmanager
-    def _scored(self, paths: Sequence[str]) -> Iterator[_Scored]:
-        parquet = self._kept.parquet
-        read = read_rows(self._spark, self._data, paths, id_column=self._request.id_column, parquet=parquet)
-        if parquet is None and read.parquet is not None:
-            self._kept.parquet = read.parquet
+    def _scored(self, paths: Sequence[str], table: str) -> _Scored:
+        """Score the rows of files into a table, as they are read; files with damaged pages come to light here."""
+        read = self._read(paths)
+        try:
+            return self._scored_rows(read, table)
+        except (Py4JJavaError, PySparkException):
+            damaged = damaged_files(self._spark, read.files) if read.parquet else {}
+            if not damaged:
+                raise
+        sound = self._read([path for path in read.files if path not in damaged])
+        return self._scored_rows(replace(sound, bad_files=[*read.bad_files, *damaged.items()]), table)
+
+    def _read(self, paths: Sequence[str]) -> Rows:
+        request, known = self._request, self._known
+        read = read_rows(
+            self._spark,
+            self._data,
+            paths,
+            where=request.where,
+            id_column=request.id_column,
+            parquet=known.parquet,
+        )
+        if known.parquet is None and read.parquet is not None:
+            known.parquet = read.parquet
+        return read
+
+    def _scored_rows(self, read: Rows, table: str) -> _Scored:
+        request, known = self._request, self._known
+        known.columns = sorted({*known.columns, *read.columns})
         if read.frame is None:
-            yield _Scored(None, self._spark.createDataFrame([], _RESULTS), read.bad_files)
-            return
-        rows, by = read.frame, self._request.thresholds.by
-        for name, value in self._request.where.items():
-            rows = rows.filter(named_column(rows, name, "--where").cast("string") == F.lit(value))
-        by_value = named_column(rows, by.column, "--thresholds").cast("string") if by else F.lit(None).cast("string")
-        request = self._request
+            return _Scored(None, self._spark.createDataFrame([], _RESULTS), 0, 0, read.bad_files)
+        rows, by = read.frame, request.thresholds.by
+        for name, value in request.where.items():
+            column = named_column(rows, name, "--where", known=known.columns)
+            rows = rows.filter(column.cast("string") == F.lit(value))
+        by_value = F.lit(None) if by is None else named_column(rows, by.column, "--thresholds", known=known.columns)
+        if request.send_to_label:
+            check_can_label(rows)
         scored = scored_rows(
-            rows.withColumn(_BY, by_value),
+            rows.withColumn(_BY, by_value.cast("string")),
             self._models,
             image_column=request.image_column,
             tensor_column=request.tensor_column,
         )
-        own = {ID: "id", SOURCE: "source", _BY: "by", RESULT_COLUMN: "result"}
-        results = scored.select(*(scored[quoted(name)].alias(short) for name, short in own.items())).persist()
-        try:
-            yield _Scored(rows, results, read.bad_files)
-        finally:
-            results.unpersist()
+        own = {ID: "id", SOURCE: "source", PLACE: "place", _BY: "by", RESULT_COLUMN: "result"}
+        counted = Observation()
+        results = scored.select(*(scored[quoted(name)].alias(short) for name, short in own.items()))
+        results = results.observe(counted, F.count("*").alias("all"), F.count_if(F.expr(_FAULTY)).alias("bad"))
+        with workers_user_errors():
+            results.write.mode("overwrite").parquet(table)
+        counts = counted.get
+        _check_written(table, counts["all"])
+        stored = self._spark.read.schema(_RESULTS).parquet(table)
+        return _Scored(rows, stored, counts["all"], counts["bad"], read.bad_files)
 
-    def _check_bad(self, batch: _Scored, bad: int, rows: int, files: int) -> None:
+    def _check_bad(self, batch: _Scored, files: int) -> None:
         """A file that cannot be read may hold any number of rows, so files are held to the same share."""
         limit = self._request.max_bad_fraction
         if len(batch.bad_files) > limit * files:
             problem = f"{len(batch.bad_files)} of {files} files cannot be read, more than {limit:g} of them"
             (first, reason), *_ = batch.bad_files
-        elif bad > limit * rows:
-            problem = f"{bad} of {rows} rows cannot be read, more than {limit:g} of them"
+        elif batch.bad > limit * batch.all:
+            problem = f"{batch.bad} of {batch.all} rows cannot be read, more than {limit:g} of them"
             found = batch.results.filter(_FAULTY).select("id", "result.fault").first()
             assert found is not None
             first, reason = found
@@ -256,18 +294,11 @@ class BatchScorer:
 
 
 _BY = "insitu by"
-_RESULTS = f"id string, source string, by string, result {row_scorer.RESULT}"
+_RESULTS = f"id string, source string, place string, by string, result {row_scorer.RESULT}"
+_ROWS_A_FILE = 1_000_000
 _QUARANTINE = "id string, source string, reason string"
 _FAULTY = "result.fault IS NOT NULL"
 _GOOD = "result.fault IS NULL"
-
-
-def _count(results: DataFrame) -> tuple[int, int]:
-    """Rows, and those that cannot be read; this is where they are scored."""
-    with workers_user_errors():
-        counts = results.agg(F.count("*"), F.count_if(F.expr(_FAULTY))).first()
-    assert counts is not None
-    return counts[0], counts[1]
 
 
 def _check_written(table: str, rows: int) -> None:

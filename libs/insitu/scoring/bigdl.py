@@ -11,8 +11,8 @@ from insitu.bigdl.converted import Converted
 from insitu.bigdl.vectors import write_start
 from insitu.cluster.executors import executor_cores
 from insitu.errors import UserError
+from insitu.registry import find_model
 from insitu.scoring.columns import check_no_column, find_input
-from insitu.scoring.registry import find_model
 from insitu.scoring.trained import load
 
 if TYPE_CHECKING:

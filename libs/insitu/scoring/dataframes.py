@@ -12,7 +12,7 @@ from insitu.data.inputs import ImageInput, Input, TensorInput
 from insitu.errors import UserError
 from insitu.scoring.columns import arrow_schema, check_no_column, find_input
 from insitu.scoring.ir import Precision
-from insitu.scoring.row_scorer import COLUMN, FAULT, HEIGHT, MEAN, RESULT, SCORES, WIDTH, RowScorer
+from insitu.scoring.row_scorer import COLUMN, FAULT, HEIGHT, MEAN, NOT_FINITE, RESULT, SCORES, WIDTH, RowScorer
 from insitu.scoring.shipped import Runtime, ShippedModel, ship
 
 if TYPE_CHECKING:
@@ -136,8 +136,10 @@ def _scored_by_bigdl(df: "DataFrame", models: Sequence[ShippedModel], inputs: Se
         scored = bigdl.score(
             scored, model.directory, image_column=image, tensor_column=tensor, batch=model.rows
         ).withColumnsRenamed(own)
-        scores.append(scored[own[SCORES]])
-        faults.append(scored[own[FAULT]])
+        answer = scored[own[SCORES]]
+        finite = F.forall(answer, lambda score: F.abs(score) < F.lit(float("inf")))  # NaN is above that
+        scores.append(answer)
+        faults += [scored[own[FAULT]], F.when(~finite, F.lit(NOT_FINITE))]
     fault = F.coalesce(*faults)
     fields = {
         FAULT: fault,

@@ -6,9 +6,10 @@ elsewhere on the same file system, or under a name that begins with `_` or `.`, 
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,7 +22,9 @@ from insitu.scoring.dataframes import quoted
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
 
-ID, SOURCE = "insitu id", "insitu source"
+T = TypeVar("T")
+
+ID, SOURCE, PLACE = "insitu id", "insitu source", "insitu place"
 _FILES = "path string, modificationTime timestamp, length long, content binary"
 _ANY_AGE = "36500d"
 _WAIT_SECONDS = 1
@@ -32,6 +35,9 @@ _LEAST_BYTES = len(_MAGIC) + _TAIL_BYTES
 _GLOB = re.compile(r"([\\*?\[\]{}^])")
 _AUTHORITY = r"^[A-Za-z][A-Za-z0-9+.-]*:(//[^/]*)?"  # the file: or hdfs://namenode:8020 of a URI
 _TASKS_PER_CORE = 4
+_LOCAL = "^file:/+"
+_NULL = "__HIVE_DEFAULT_PARTITION__"
+_WRITTEN_AS_HIVE_DOES = "^([^%]|%[0-9A-Fa-f]{2})*$"
 
 
 @dataclass(frozen=True)
@@ -39,14 +45,19 @@ class Rows:
     """The rows of some files.
 
     Attributes:
-        frame: the files' own columns, and `ID` and `SOURCE`, strings: what the row is called, and the file's URI; None
-            where no file can be read.
-        bad_files: those that cannot be, and why.
+        frame: the files' own columns, and `ID`, `SOURCE` and `PLACE`, strings: what the row is called, the file's URI,
+            and the file below the folder, of Parquet with the row's number, which no other row has; None where no file
+            can be read.
+        files: that it is of.
+        bad_files: those that cannot be read, and why.
+        columns: that files and folders have, those without a row too.
         parquet: whether the files are Parquet; None where that is not known yet.
     """
 
     frame: "DataFrame | None"
+    files: Sequence[str]
     bad_files: Sequence[tuple[str, str]]
+    columns: Collection[str]
     parquet: bool | None
 
 
@@ -73,7 +84,7 @@ def each_batch_of_new_files(
     def handle_batch(files: "DataFrame", number: int) -> None:
         try:
             found = files.select("path", F.unix_timestamp("modificationTime").alias("modified")).collect()
-            handle(number, {row.path: row.modified for row in sorted(found)})
+            handle(number, {_written(row.path): row.modified for row in sorted(found)})
         except BaseException as error:
             errors.append(error)
             raise
@@ -94,64 +105,107 @@ def each_batch_of_new_files(
         query.stop()
 
 
-def files_below(spark: "SparkSession", data: str) -> list[str]:
-    """URIs of the files that a folder holds now, at any depth, but for those that begin with `_` or `.`."""
-    files = _reader(spark.read.format("binaryFile").schema(_FILES)).load(_literally(data)).select("path")
-    return sorted(row.path for row in files.collect())
+def files_below(spark: "SparkSession", data: str) -> dict[str, float]:
+    """By URI when each file of a folder was modified, in seconds since 1970; at any depth, none that begins with `_`
+    or `.`.
+    """
+    from pyspark.sql import functions as F
+
+    files = _reader(spark.read.format("binaryFile").schema(_FILES)).load(_literally(data))
+    found = files.select("path", F.unix_timestamp("modificationTime").alias("modified")).collect()
+    return {_written(row.path): row.modified for row in found}
 
 
 def read_rows(
-    spark: "SparkSession", data: str, paths: Sequence[str], *, id_column: str | None, parquet: bool | None
+    spark: "SparkSession",
+    data: str,
+    paths: Sequence[str],
+    *,
+    where: Mapping[str, str],
+    id_column: str | None,
+    parquet: bool | None,
 ) -> Rows:
     """The rows of Parquet files, or a row for each image file.
 
     Args:
         data: the folder that the files are in; folders such as `site=north` below it are columns.
         paths: URIs.
+        where: by column the value, as text, of the rows that are asked for; files whose folders say that they hold none
+            are left out.
         id_column: of Parquet; None takes `id` if there is one, else a row is called by its file and its place there.
         parquet: what the folder is known to hold; None takes Parquet where any of these files is.
 
     Raises:
         UserError: no such column, or files whose columns have other types.
     """
+    if not paths:
+        return Rows(None, [], [], [], parquet)
+    root = re.sub(_AUTHORITY, "", data).rstrip("/")
+    places = {path: re.sub(_AUTHORITY, "", path)[len(root) + 1 :] for path in paths}
+    looks = _on_executors(spark, paths, _look)
+    if parquet is None and any(look.bytes for look in looks):
+        parquet = any(look.parquet for look in looks)
+    folders = {name for place in places.values() for name in _folder_names(place)}
+    looks = [look for look in looks if _may_hold(look, places[look.path], where)]
+    if parquet:
+        bad = [(look.path, look.fault) for look in looks if look.fault]
+        files = [look.path for look in looks if look.rows]
+    else:
+        bad = [(look.path, "an empty file") for look in looks if not look.bytes]
+        files = [look.path for look in looks if look.bytes]
+    if not files:
+        return Rows(None, [], bad, folders, parquet)
+    _check_types([look for look in looks if look.rows])
+    frame = _parquet_rows(spark, files, root, id_column) if parquet else _image_rows(spark, files, root)
+    frame = _with_folders(frame, [places[path] for path in files])
+    columns = folders.union(frame.columns) - {ID, SOURCE, PLACE}
+    return Rows(frame.drop(_BELOW), files, bad, columns, parquet)
+
+
+def _image_rows(spark: "SparkSession", files: Sequence[str], root: str) -> "DataFrame":
     from pyspark.sql import functions as F
 
-    if not paths:
-        return Rows(None, [], parquet)
-    root = re.sub(_AUTHORITY, "", data).rstrip("/")
-    context = spark.sparkContext
-    tasks = min(len(paths), _TASKS_PER_CORE * context.defaultParallelism)
-    looks = context.parallelize(paths, tasks).map(_look).collect()
-    if not (parquet or (parquet is None and any(look.parquet for look in looks))):
-        frame = _reader(spark.read.format("binaryFile")).load([_literally(path) for path in paths])
-        path = F.regexp_replace("path", _AUTHORITY, "")
-        below = F.substring(path, len(root) + 2, 1 << 30)
-        frame = _with_folders(frame, below, [re.sub(_AUTHORITY, "", path)[len(root) :] for path in paths])
-        return Rows(frame.withColumns({ID: below, SOURCE: _uri(F.col("path"))}), [], False)
-    bad = [(look.path, look.fault) for look in looks if look.fault]
-    good = [path for path, look in zip(paths, looks, strict=True) if look.rows]
-    if not good:
-        return Rows(None, bad, True)
-    _check_types([look for look in looks if look.rows])
-    frame = _reader(spark.read.option("mergeSchema", True)).parquet(*map(_literally, good))
+    frame = _reader(spark.read.format("binaryFile")).load([_literally(path) for path in files])
+    below = _below(F.col("path"), root)
+    return frame.withColumns({ID: below, SOURCE: _uri(F.col("path")), PLACE: below, _BELOW: below})
+
+
+def _parquet_rows(spark: "SparkSession", files: Sequence[str], root: str, id_column: str | None) -> "DataFrame":
+    from pyspark.sql import functions as F
+
+    frame = _reader(spark.read.option("mergeSchema", True)).parquet(*map(_literally, files))
     if id_column is not None and id_column not in frame.columns:
         raise UserError("--id-column", f"the data has no column {id_column}", f"name one of {', '.join(frame.columns)}")
     name = id_column or ("id" if "id" in frame.columns else None)
     source = F.url_decode(F.regexp_replace("_metadata.file_path", r"\+", "%2B"))  # of a URI's percent signs
-    below = F.substring(F.regexp_replace(source, _AUTHORITY, ""), len(root) + 2, 1 << 30)
+    below = _below(source, root)
     place = F.concat_ws(" row ", below, F.col("_metadata.row_index"))
     identity = F.coalesce(frame[quoted(name)].cast("string"), place) if name else place
-    frame = frame.withColumns({ID: identity, SOURCE: _uri(source), _BELOW: below})
-    folders = [re.sub(_AUTHORITY, "", path)[len(root) :] for path in good]
-    return Rows(_with_folders(frame, F.col(quoted(_BELOW)), folders).drop(_BELOW), bad, True)
+    return frame.withColumns({ID: identity, SOURCE: _uri(source), PLACE: place, _BELOW: below})
 
 
-def named_column(rows: "DataFrame", name: str, setting: str) -> "Column":
-    """A column of `Rows.frame`; `UserError` with its columns where there is none of the name."""
-    if name not in rows.columns:
-        own = ", ".join(column for column in rows.columns if column not in (ID, SOURCE))
-        raise UserError(setting, f"the data has no column {name}", f"its columns are {own}")
-    return rows[quoted(name)]
+def _below(path: "Column", root: str) -> "Column":
+    from pyspark.sql import functions as F
+
+    return F.substring(F.regexp_replace(path, _AUTHORITY, ""), len(root) + 2, 1 << 30)
+
+
+def damaged_files(spark: "SparkSession", paths: Sequence[str]) -> dict[str, str]:
+    """Of Parquet files those that cannot be read to their end, and why; every page is read."""
+    faults = _on_executors(spark, paths, _read_through)
+    return {path: fault for path, fault in zip(paths, faults, strict=True) if fault}
+
+
+def named_column(rows: "DataFrame", name: str, setting: str, *, known: Collection[str] = ()) -> "Column":
+    """A column of `Rows.frame`; null where it is `known` from others, `UserError` where there is none of the name."""
+    from pyspark.sql import functions as F
+
+    if name in rows.columns:
+        return rows[quoted(name)]
+    if name in known:
+        return F.lit(None)
+    own = ", ".join(column for column in rows.columns if column not in (ID, SOURCE, PLACE))
+    raise UserError(setting, f"the data has no column {name}", f"its columns are {own}")
 
 
 def _reader(reader: "DataFrameReader") -> "DataFrameReader":
@@ -161,8 +215,14 @@ def _reader(reader: "DataFrameReader") -> "DataFrameReader":
     return reader.option("recursiveFileLookup", True)
 
 
-def _with_folders(frame: "DataFrame", below: "Column", paths: Sequence[str]) -> "DataFrame":
-    """The rows, with a column for each folder such as `site=north`, null where a file is in none.
+def _on_executors(spark: "SparkSession", paths: Sequence[str], look: Callable[[str], T]) -> list[T]:
+    context = spark.sparkContext
+    tasks = min(len(paths), _TASKS_PER_CORE * context.defaultParallelism)
+    return context.parallelize(paths, tasks).map(look).collect()
+
+
+def _with_folders(frame: "DataFrame", paths: Sequence[str]) -> "DataFrame":
+    """The rows, with a column for each folder such as `site=north`, or `Site=north`, null where a file is in none.
 
     Spark's own discovery leaves out files that are below none of them. Values are written as Hive and Spark do, with
     percent signs and `__HIVE_DEFAULT_PARTITION__` for null.
@@ -170,19 +230,40 @@ def _with_folders(frame: "DataFrame", below: "Column", paths: Sequence[str]) -> 
     from pyspark.sql import functions as F
 
     own = {column.lower() for column in frame.columns}
-    folders = {part.partition("=")[0] for path in paths for part in path.split("/")[:-1] if "=" in part}
-    for name in sorted(name for name in folders if name and name.lower() not in own):
-        value = F.regexp_extract(F.concat(F.lit("/"), below), f"/{re.escape(name)}=([^/]*)/", 1)
-        written = (value != "") & (value != "__HIVE_DEFAULT_PARTITION__")
-        frame = frame.withColumn(name, F.when(written, F.url_decode(F.regexp_replace(value, r"\+", "%2B"))))
+    names = {name.lower(): name for name in sorted({name for path in paths for name in _folder_names(path)})}
+    for name in sorted(name for lower, name in names.items() if lower not in own):
+        value = F.regexp_extract(F.concat(F.lit("/"), F.col(quoted(_BELOW))), f"(?i)/{re.escape(name)}=([^/]*)/", 1)
+        decoded = F.url_decode(F.regexp_replace(value, r"\+", "%2B"))
+        value = F.when(value.rlike(_WRITTEN_AS_HIVE_DOES), decoded).otherwise(value)
+        frame = frame.withColumn(name, F.when((value != "") & (value != _NULL), value))
     return frame
+
+
+def _folder_names(below: str) -> set[str]:
+    """The columns that the folders of a path are, as they are written."""
+    return {part.partition("=")[0] for part in below.split("/")[:-1] if "=" in part} - {""}
+
+
+def _folders(below: str) -> dict[str, str | None]:
+    """Their values, as `_with_folders` reads them, by the names in lower case."""
+    found: dict[str, str | None] = {}
+    for name, _, written in (part.partition("=") for part in below.split("/")[:-1] if "=" in part):
+        value = unquote(written) if re.fullmatch(_WRITTEN_AS_HIVE_DOES, written) else written
+        if name:
+            found.setdefault(name.lower(), value if value not in ("", _NULL) else None)
+    return found
 
 
 def _uri(path: "Column") -> "Column":
     """A local path as it is written everywhere else."""
     from pyspark.sql import functions as F
 
-    return F.regexp_replace(path, "^file:/+", "file:///")
+    return F.regexp_replace(path, _LOCAL, "file:///")
+
+
+def _written(path: str) -> str:
+    """As `_uri`, of one path."""
+    return re.sub(_LOCAL, "file:///", path)
 
 
 @dataclass(frozen=True)
@@ -191,6 +272,7 @@ class _Look:
 
     Attributes:
         path: its URI.
+        bytes: of it.
         parquet: whether it begins as Parquet does.
         fault: why it is no whole Parquet file, or "".
         rows: of a whole one.
@@ -198,6 +280,7 @@ class _Look:
     """
 
     path: str
+    bytes: int
     parquet: bool
     fault: str
     rows: int
@@ -206,13 +289,12 @@ class _Look:
 
 def _look(path: str) -> _Look:
     """Look at a file; a file system that fails raises, so that no file is taken for damaged by that."""
-    uri = re.sub("^file:/+", "file:///", path)
     file_system, place = open_filesystem(path)
     with file_system.open(place, "rb") as source:
         begin = source.read(len(_MAGIC))
         size = source.seek(0, 2)
         if begin != _MAGIC or size < _LEAST_BYTES:
-            return _Look(uri, begin == _MAGIC, f"no Parquet file: {size} bytes starting with {begin!r}", 0, {})
+            return _Look(path, size, begin == _MAGIC, f"no Parquet file: {size} bytes starting with {begin!r}", 0, {})
         source.seek(size - _TAIL_BYTES)
         tail = source.read(_TAIL_BYTES)
         footer_bytes = min(int.from_bytes(tail[:4], "little"), size - _TAIL_BYTES)
@@ -222,8 +304,46 @@ def _look(path: str) -> _Look:
         metadata = pq.read_metadata(pa.BufferReader(_MAGIC + footer + tail))
         schema = metadata.schema.to_arrow_schema()
     except (pa.ArrowException, OSError) as error:
-        return _Look(uri, True, f"no whole Parquet file: {' '.join(str(error).split())}", 0, {})
-    return _Look(uri, True, "", metadata.num_rows, {field.name: str(field.type) for field in schema})
+        return _Look(path, size, True, _no_whole_parquet(error), 0, {})
+    return _Look(path, size, True, "", metadata.num_rows, {field.name: _plain(field.type) for field in schema})
+
+
+def _read_through(path: str) -> str:
+    """Why a Parquet file cannot be read to its end, or ""; a file system that fails raises."""
+    file_system, place = open_filesystem(path)
+    with file_system.open(place, "rb") as source:
+        whole = pa.BufferReader(source.read())
+    try:
+        for _ in pq.ParquetFile(whole).iter_batches():
+            pass
+    except (pa.ArrowException, OSError) as error:
+        return _no_whole_parquet(error)
+    return ""
+
+
+def _no_whole_parquet(error: Exception) -> str:
+    return f"no whole Parquet file: {' '.join(str(error).split())}"
+
+
+def _plain(kind: pa.DataType) -> str:
+    """A type as Spark reads it: writers store the same strings, lists and times in several forms."""
+    if pa.types.is_dictionary(kind):
+        return _plain(kind.value_type)
+    if pa.types.is_timestamp(kind):
+        return "timestamp" if kind.tz else "timestamp without time zone"
+    if pa.types.is_struct(kind):
+        fields = (kind.field(place) for place in range(kind.num_fields))
+        return f"struct<{', '.join(f'{field.name}: {_plain(field.type)}' for field in fields)}>"
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return f"list<{_plain(kind.value_type)}>"
+    return str(kind).removeprefix("large_")
+
+
+def _may_hold(look: _Look, place: str, where: Mapping[str, str]) -> bool:
+    """Whether a file may hold rows that are asked for; of one name a file's own column counts, not the folder."""
+    own = {name.lower() for name in look.types}
+    folders = {name: value for name, value in _folders(place).items() if name not in own}
+    return all(folders.get(name.lower(), value) == value for name, value in where.items())
 
 
 def _check_types(looks: Sequence[_Look]) -> None:

@@ -47,7 +47,7 @@ def monitored(
     """What `record.json` says of the rows that could be read.
 
     Args:
-        results: `id`, `source` and `result` (`row_scorer.RESULT`) of those rows; cached.
+        results: `place` and `result` (`row_scorer.RESULT`) of those rows; stored.
         scored: of each model the rows' `decision`s.
         models: M.
         references: of each model.
@@ -58,7 +58,7 @@ def monitored(
         and `alarm`; None where the model has no reference. All but the label rate are of at most 2000 rows, drawn by
         hash.
     """
-    drawn = results.orderBy(F.xxhash64("id", "source")).limit(_MOST_ROWS).select("result.*").collect()
+    drawn = results.orderBy(F.xxhash64("place")).limit(_MOST_ROWS).select("result.*").collect()
     return {
         "inputs": {name: found for name in INPUTS if (found := _quantiles([row[name] for row in drawn]))},
         "models": [

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from insitu.cluster.filesystem import open_filesystem
 
 SCORES, QUARANTINE, MONITORING, TO_LABEL = "scores", "quarantine", "monitoring", "to_label"
+RESULTS = "results"
 _TABLES = (QUARANTINE, MONITORING, TO_LABEL, SCORES)
 
 
@@ -35,7 +36,7 @@ class Outbox:
 
     @contextmanager
     def publishing(self, number: int) -> Iterator[dict[str, str]]:
-        """A batch's tables to write, by name; where the block succeeds, those that it wrote appear.
+        """A batch's tables to write, by name; where the block succeeds, those that it wrote appear, but for `results`.
 
         What an earlier try of the batch has left is removed first.
         """
@@ -44,11 +45,13 @@ class Outbox:
         for left in (staging, *places.values()):
             if file_system.exists(left):
                 file_system.rm(left, recursive=True)
-        yield {name: f"{self._staging}/{name}" for name in _TABLES}
-        self._before_publishing()
+        yield {name: f"{self._staging}/{name}" for name in (*_TABLES, RESULTS)}
         for name, place in places.items():
             if not file_system.exists(f"{staging}/{name}"):
                 continue
+            self._before_publishing()
+            if file_system.exists(place):  # a folder that is moved onto another one ends in it
+                raise RuntimeError(f"{place} was published meanwhile, by another job")
             file_system.makedirs(place.rpartition("/")[0], exist_ok=True)
             file_system.mv(f"{staging}/{name}", place, recursive=True)
         file_system.rm(staging, recursive=True)

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -12,9 +13,9 @@ from insitu.cluster.filesystem import full_uri, qualify
 from insitu.errors import UserError
 from insitu.provenance import code_version
 from insitu.recipe import load
+from insitu.registry import Registry
 from insitu.scoring.holdout import CANDIDATE, CURRENT, OnHoldout, judge_on_holdout
 from insitu.scoring.ir import Precision
-from insitu.scoring.registry import Registry
 from insitu.scoring.replay import OnReplay, compare_on_replay
 from insitu.scoring.shipped import ShippedModel, ship
 from insitu.scoring.thresholds import Thresholds
@@ -31,6 +32,7 @@ def promote(
     registry: str,
     holdout: str,
     replay: str | None = None,
+    replay_days: float = 7.0,
     max_drop: float = 0.0,
     min_agreement: float = 0.9,
     precision: Precision | None = None,
@@ -49,6 +51,7 @@ def promote(
         registry: a folder on any file system; made where there is none. Its current version becomes the previous one.
         holdout: a labelled dataset, as `judge_on_holdout` takes it.
         replay: a folder of recent rows, as `compare_on_replay` takes it; None compares on the holdout alone.
+        replay_days: rows in files that were modified longer ago are left out of the replay.
         max_drop: how far the candidate's metric, macro AUC where a row may have several labels and accuracy where it
             has one, may be below the current version's.
         min_agreement: the smallest share of the replay's rows on which the decisions have to agree.
@@ -66,7 +69,7 @@ def promote(
         UserError: anything that the user can mend.
     """
     started = time.time()
-    _check(max_drop, min_agreement)
+    _check(max_drop, min_agreement, replay_days)
     if tracking:
         tracking.check()
     candidate, registry, holdout = (
@@ -79,12 +82,13 @@ def promote(
     with artifact.verified(candidate, setting="--candidate", part=artifact.MODEL) as local:
         recipe, provenance = load(local / artifact.RECIPE, []), artifact.read_json(local / artifact.PROVENANCE)
         models = {CANDIDATE: ship(spark, f"file://{local}", precision=precision, setting="--candidate")}
-        trained_on = {CANDIDATE: provenance["data"]["fingerprint"]}
+        datasets = [provenance["data"], *provenance["data"].get("additions", ())]
+        trained_on = {CANDIDATE: [dataset["fingerprint"] for dataset in datasets]}
         if before.current:
             models[CURRENT] = ship(spark, home.version(before.current), precision=precision, setting="--registry")
             trained_on[CURRENT] = home.record(before.current)["trained_on"]
             _check_comparable(models, candidate, before.current)
-        on_holdout = judge_on_holdout(spark, holdout, recipe, models, trained_on=trained_on.values())
+        on_holdout = judge_on_holdout(spark, holdout, recipe, models, trained_on=set(chain(*trained_on.values())))
         _tell_holdout(on_holdout)
         on_replay = None
         if replay and not before.current:
@@ -94,6 +98,7 @@ def promote(
                 spark,
                 qualify(spark, "--replay", replay),
                 models,
+                days=replay_days,
                 thresholds=thresholds or Thresholds(),
                 image_column=image_column,
                 tensor_column=tensor_column,
@@ -111,7 +116,7 @@ def promote(
             "quantized_from": provenance.get("quantization", {}).get("of_model"),
             "compared_with": before.current,
             "precision": {model: shipped.precision for model, shipped in models.items()},
-            "limits": {"max_drop": max_drop, "min_agreement": min_agreement},
+            "limits": {"max_drop": max_drop, "min_agreement": min_agreement, "replay_days": replay_days},
             "code": code_version(),
             **compared,
         }
@@ -185,11 +190,13 @@ def _log_standing(home: Registry, tracking: Tracking) -> dict[str, Any]:
     return tracking.attempt(lambda: tracking.log_promotions(standing), home.uri)
 
 
-def _check(max_drop: float, min_agreement: float) -> None:
+def _check(max_drop: float, min_agreement: float, replay_days: float) -> None:
     if not 0 <= max_drop < 1:
         raise UserError("--max-drop", f"{max_drop:g}, expected 0 or more, less than 1", "0 is usual")
     if not 0 <= min_agreement <= 1:
         raise UserError("--min-agreement", f"{min_agreement:g}, expected 0 to 1", "0.9 is usual")
+    if not replay_days > 0:
+        raise UserError("--replay-days", f"{replay_days:g}, expected more than 0", "7 is usual")
 
 
 def _check_comparable(models: Mapping[str, ShippedModel], candidate: str, current: str) -> None:

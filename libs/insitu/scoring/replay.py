@@ -1,7 +1,8 @@
 """Recent rows without labels, scored by two models: whether they decide alike."""
 
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 _BY = "by"
+_DAY_SECONDS = 86_400
 _ROLES = (CURRENT, CANDIDATE)
 
 
@@ -63,6 +65,7 @@ def compare_on_replay(
     data: str,
     models: Mapping[str, ShippedModel],
     *,
+    days: float,
     thresholds: Thresholds,
     image_column: str | None,
     tensor_column: str | None,
@@ -73,16 +76,18 @@ def compare_on_replay(
         spark: the session whose executors score.
         data: Parquet files or images, at any depth, as jobs/score_batch.py takes them.
         models: the `CANDIDATE` and the `CURRENT` one, of the same classes and kind of input.
+        days: files that were modified longer ago are left out.
         thresholds: of the decisions.
         image_column, tensor_column: that the models read; None finds the only one.
 
     Raises:
-        UserError: no folder, no column to read, a class or column of `thresholds` that there is none of, or no row that
-            both models read.
+        UserError: no folder, no file of these days, no column to read, a class or column of `thresholds` that there is
+            none of, or no row that both models read.
     """
     from pyspark.sql import functions as F
 
-    rows = _rows(spark, data, models, thresholds, image_column, tensor_column)
+    files = _recent_files(spark, data, days)
+    rows = _rows(spark, data, files, models, thresholds, image_column, tensor_column)
     signature = models[CANDIDATE].signature
     names, one_label = signature.class_names, signature.task == "multiclass"
     answered = with_results(rows, models)
@@ -137,9 +142,22 @@ def compare_on_replay(
     )
 
 
+def _recent_files(spark: "SparkSession", data: str, days: float) -> list[str]:
+    if is_empty(data, setting="--replay"):
+        raise UserError("--replay", f"{data} holds no file", "name a folder of recent rows")
+    files = files_below(spark, data)
+    recent = sorted(path for path, modified in files.items() if modified >= time.time() - days * _DAY_SECONDS)
+    if not recent:
+        newest = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(max(files.values(), default=0)))
+        problem = f"{data} holds no file of the last {days:g} days, the newest is of {newest}"
+        raise UserError("--replay", problem, "name a folder of recent rows, or raise --replay-days")
+    return recent
+
+
 def _rows(
     spark: "SparkSession",
     data: str,
+    files: Sequence[str],
     models: Mapping[str, ShippedModel],
     thresholds: Thresholds,
     image_column: str | None,
@@ -148,10 +166,8 @@ def _rows(
     """The rows' `ID`, what the models read as `COLUMN`, and as `_BY` the text that thresholds differ by."""
     from pyspark.sql import functions as F
 
-    if is_empty(data, setting="--replay"):
-        raise UserError("--replay", f"{data} holds no file", "name a folder of recent rows")
     try:
-        read = read_rows(spark, data, files_below(spark, data), id_column=None, parquet=None)
+        read = read_rows(spark, data, files, where={}, id_column=None, parquet=None)
     except UserError as error:
         raise UserError("--replay", *error.args[1:]) from None
     if read.bad_files:

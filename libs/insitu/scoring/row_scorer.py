@@ -24,6 +24,7 @@ R = TypeVar("R")
 COLUMN = "input"
 """What `RowScorer` calls the column that it reads."""
 FAULT, MEAN, HEIGHT, WIDTH, SCORES = "fault", "input_mean", "input_height", "input_width", "scores"
+NOT_FINITE = "the model's scores are not finite"
 RESULT = f"struct<{FAULT}: string, {MEAN}: float, {HEIGHT}: int, {WIDTH}: int, {SCORES}: array<array<float>>>"
 """What becomes of a row, as a Spark type.
 
@@ -71,7 +72,9 @@ class RowScorer:
 
         scores = [predict(reads[input].values) for predict, input in zip(predictions, self.inputs, strict=True)]
         first = reads[self.inputs[0]]
-        faults = [next(filter(None, row), None) for row in zip(*(read.faults for read in reads.values()), strict=True)]
+        unusable = [_not_finite(answers) for answers in scores]
+        told = [*(read.faults for read in reads.values()), *unusable]
+        faults = [next(filter(None, row), None) for row in zip(*told, strict=True)]
         good = np.array([fault is None for fault in faults])
         sized = good & (first.sizes[:, 0] > 0)
         return pd.DataFrame(
@@ -83,6 +86,11 @@ class RowScorer:
                 SCORES: [row if fault is None else None for *row, fault in zip(*scores, faults, strict=True)],
             }
         )
+
+
+def _not_finite(scores: np.ndarray) -> list[str]:
+    """Of scores [B, K] a fault each, "" where there is none: to Spark NaN is above every threshold."""
+    return ["" if good else NOT_FINITE for good in np.isfinite(scores).all(axis=1)]
 
 
 def _one_ahead(pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 from insitu import artifact
 from insitu.cluster.threads import claim_cores
 from insitu.errors import UserError
+from insitu.registry import find_model
 from insitu.scoring import ir
-from insitu.scoring.registry import find_model
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Runtime = Literal["openvino", "tensorflow", "bigdl"]
 RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
 
-_MODELS_KEPT = 4
+_MODELS_KEPT = 16
 
 
 @dataclass(frozen=True)

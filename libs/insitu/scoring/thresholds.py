@@ -73,16 +73,19 @@ class Thresholds(Section):
     def margin(self, scores: "Column", class_names: Sequence[str], *, one_label: bool, by: "Column") -> "Column":
         """How far a row is from another decision, float 0..1; the least is the most uncertain.
 
-        Of one label the distance of the two highest scores; of several that of any score from its threshold. The
-        arguments are those of `decision`.
+        Of one label the distance of the two highest scores, or of the highest from its threshold; of several that of
+        any score from its threshold. The arguments are those of `decision`.
         """
         from pyspark.sql import functions as F
 
-        if one_label:
-            highest = F.sort_array(scores, asc=False)
-            return highest[0] - F.coalesce(highest[1], F.lit(0.0))
-        thresholds = self._thresholds(class_names, one_label=False, by=by)
-        return F.array_min(F.array(*(F.abs(scores[place] - each) for place, each in enumerate(thresholds))))
+        thresholds = F.array(*self._thresholds(class_names, one_label=one_label, by=by))
+        distances = F.zip_with(scores, thresholds, lambda score, threshold: F.abs(score - threshold))
+        if not one_label:
+            return F.array_min(distances)
+        highest = F.sort_array(scores, asc=False)
+        first = F.call_function("array_position", scores, highest[0])
+        to_the_second = highest[0] - F.coalesce(highest[1], F.lit(0.0))
+        return F.least(to_the_second, F.element_at(distances, first.cast("int")))
 
     def _thresholds(self, class_names: Sequence[str], *, one_label: bool, by: "Column") -> list["Column"]:
         from pyspark.sql import functions as F

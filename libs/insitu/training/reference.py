@@ -9,11 +9,11 @@ from insitu.data.plan import Rows, ShardPlan
 from insitu.training.prepare import Prepared
 
 _MOST_ROWS = 2000
-_MOST_ROW_GROUPS = 32
+_ROW_GROUPS = 32
 
 
 def reference(prepared: Prepared, validation: ShardPlan, predictions: pa.Table) -> pa.Table:
-    """At most 2000 validation rows, from at most 32 row groups, spread evenly.
+    """At most 2000 validation rows, spread evenly, of no more row groups than that takes, or of 32.
 
     Args:
         prepared: the dataset.
@@ -26,8 +26,8 @@ def reference(prepared: Prepared, validation: ShardPlan, predictions: pa.Table) 
     """
     rows = [piece for shard in validation.shards for piece in shard]
     starts = np.cumsum([0, *map(len, rows)])
-    chosen = _spread(len(rows), _MOST_ROW_GROUPS)
-    offsets = [_spread(len(rows[piece]), _MOST_ROWS // len(chosen)) for piece in chosen]
+    chosen, each = _choose([len(piece) for piece in rows])
+    offsets = [_spread(len(rows[piece]), each) for piece in chosen]
     pieces = [
         replace(rows[piece], offsets=rows[piece].offsets[own]) for piece, own in zip(chosen, offsets, strict=True)
     ]
@@ -42,6 +42,16 @@ def reference(prepared: Prepared, validation: ShardPlan, predictions: pa.Table) 
             "scores": predictions["scores"].take(places),
         }
     )
+
+
+def _choose(sizes: list[int]) -> tuple[np.ndarray, int]:
+    """Which row groups to read, and how many rows of each at most; row groups may hold few validation rows."""
+    groups = min(_ROW_GROUPS, len(sizes))
+    while True:
+        chosen, each = _spread(len(sizes), groups), max(1, _MOST_ROWS // groups)
+        if groups == len(sizes) or sum(min(sizes[piece], each) for piece in chosen) >= 0.9 * _MOST_ROWS:
+            return chosen[:_MOST_ROWS], each
+        groups = min(2 * groups, len(sizes))
 
 
 def _read(prepared: Prepared, validation: ShardPlan, pieces: list[Rows]) -> tuple[np.ndarray, np.ndarray]:

@@ -13,6 +13,7 @@ from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, persist, qualify
 from insitu.errors import UserError
 from insitu.models.transfer import start_from
 from insitu.recipe import Recipe
+from insitu.registry import find_model
 from insitu.tracking import Tracking
 from insitu.training.engines.base import Engine, Event, Listener, TrainingJob, TrainingResult
 from insitu.training.prepare import Prepared, check_batch, prepare, resolve, shard
@@ -161,7 +162,7 @@ def check(recipe: Recipe) -> None:
 def _qualified(spark: "SparkSession", recipe: Recipe) -> Recipe:
     """The recipe with the full URIs of what it names."""
     additions = tuple(qualify(spark, "data.additions", uri) for uri in recipe.data.additions)
-    init = qualify(spark, "model.init", recipe.model.init) if recipe.model.init else None
+    init = find_model(spark, "model.init", recipe.model.init) if recipe.model.init else None
     data = recipe.data.model_copy(update={"additions": additions})
     return recipe.model_copy(update={"data": data, "model": recipe.model.model_copy(update={"init": init})})
 

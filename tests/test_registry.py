@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from insitu import artifact
+from insitu import artifact, registry
 from insitu.cluster import filesystem
+from insitu.cluster.lock import locked
 from insitu.errors import UserError
-from insitu.scoring import registry
-from insitu.scoring.lock import locked
+from insitu.registry import Registry, Standing
 from insitu.scoring.promote import roll_back
-from insitu.scoring.registry import Registry, Standing
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from insitu.cluster import lock
+from insitu.cluster.lock import locked
 from insitu.errors import UserError
-from insitu.scoring import lock
-from insitu.scoring.lock import locked
 
 
 def take(uri: str, seconds: float) -> None:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from insitu import artifact
 from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, open_filesystem, overwrite, qualify
+from insitu.cluster.lock import Lock, locked
 from insitu.errors import UserError
-from insitu.scoring.lock import Lock, locked
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
