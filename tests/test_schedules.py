@@ -11,7 +11,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import urllib.request
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ DAGS = SCHEDULES / "airflow/insitu_schedules.py"
 AIRFLOW = ROOT / "build/airflow"
 OOZIE = "{uri:oozie:workflow:1.0}"
 SPARK_ACTION = "{uri:oozie:spark-action:1.0}"
-OOZIE_CLIENT = "https://repo1.maven.org/maven2/org/apache/oozie/oozie-client/5.2.1/oozie-client-5.2.1.jar"
+OOZIE_CLIENT = "org.apache.oozie:oozie-client:5.2.1"
 OOZIE_CLIENT_SHA256 = "f2eb9192268141258e9d16e1c5057fd84813ab67385677371105e62577486609"
 
 
@@ -129,6 +128,14 @@ class TestAirflow:
         with pytest.raises(UserError, match=told):
             run_job(command, cluster, monkeypatch)
 
+    def test_promotion_is_taken_by_the_command_line(self, cluster: Path) -> None:
+        """Up to the candidate, which is not there."""
+        command = airflow_commands()["promote"].replace("{{ ds }}", "2026-01-04").replace("hdfs://", f"file://{cluster}")
+        done = subprocess.run(shlex.split(command.partition("exec ")[2]), cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 2, done.stderr
+        told = f"promote: --candidate: file://{cluster}/models/quantised/2026-01-04 is no model directory"
+        assert told in done.stderr
+
     def test_hourly_command_scores(self, spark: SparkSession, cluster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert run_job(shlex.split(airflow_commands()["score"]), cluster, monkeypatch)["rows"] == 2
 
@@ -141,7 +148,7 @@ class TestAirflow:
         assert done.returncode == 0, done.stderr
         found = json.loads(done.stdout.splitlines()[-1])
         assert found["errors"] == {}
-        after = {"score": [], "train": [], "quantize": ["train"]}
+        after = {"score": [], "train": [], "quantize": ["train"], "promote": ["quantize"]}
         tasks = {
             name: {"command": command, "retries": 2, "after": after[name]}
             for name, command in airflow_commands().items()
@@ -220,13 +227,17 @@ class TestOozie:
     @pytest.mark.nightly
     @pytest.mark.parametrize("name", ["workflow", "coordinator"])
     def test_oozies_own_schemas_take_the_files(self, spark: SparkSession, tmp_path: Path, name: str) -> None:
-        """The schemas come from Oozie's client, which is fetched from Maven Central."""
-        with urllib.request.urlopen(OOZIE_CLIENT, timeout=60) as source:
-            content = source.read()
+        """The schemas come from Oozie's client, which Spark fetches from Maven Central."""
+        java, gateway = spark.sparkContext._jvm, spark.sparkContext._gateway
+        assert gateway is not None and java is not None
+        maven, scala = java.org.apache.spark.deploy.SparkSubmitUtils, java.scala
+        ivy = maven.buildIvySettings(scala.Option.empty(), scala.Some(str(tmp_path / "ivy")))
+        nothing = scala.collection.immutable.List.empty()
+        (jar,) = maven.resolveMavenCoordinates(OOZIE_CLIENT, ivy, False, nothing, False).mkString(",").split(",")
+        content = Path(jar).read_bytes()
         assert hashlib.sha256(content).hexdigest() == OOZIE_CLIENT_SHA256
         zipfile.ZipFile(io.BytesIO(content)).extractall(tmp_path)
-        assert spark.sparkContext._gateway is not None and spark.sparkContext._jvm is not None
-        xml, gateway = spark.sparkContext._jvm.javax.xml, spark.sparkContext._gateway
+        xml = java.javax.xml
         schemas = ("oozie-workflow-1.0", "oozie-coordinator-0.5", "spark-action-1.0", "email-action-0.2")
         sources = gateway.new_array(xml.transform.Source, len(schemas))
         for place, schema in enumerate(schemas):

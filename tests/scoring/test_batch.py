@@ -16,7 +16,7 @@ import insitu
 from insitu.errors import UserError
 from insitu.scoring.batch import Request, conditions, score_batch
 from insitu.scoring.thresholds import ByColumn, Thresholds
-from scored_models import IMAGES, decoded, random_model, write_model
+from scored_models import CLASSES, IMAGES, decoded, random_model, write_model
 
 Scored = Callable[..., dict[str, Any]]
 
@@ -192,6 +192,93 @@ def test_folders_are_columns(spark: SparkSession, data: Path, tmp_path: Path, sc
     assert scored(output=str(tmp_path / "all"))["rows"] == 4
 
 
+def test_folders_however_they_are_written(
+    spark: SparkSession, data: Path, tmp_path: Path, scored: Scored
+) -> None:
+    """A percent sign that Hive would not have written is itself, and `Site` is `site`."""
+    for number, folder in enumerate(("off=50%/site=north", "off=50%/Site=north", "Site=south")):
+        (data / folder).mkdir(parents=True)
+        add(data / folder, f"{number}.parquet", [number])
+    assert scored(request=Request(where={"site": "north", "off": "50%"}))["rows"] == 2
+    assert [row["id"] for row in table(spark, tmp_path, "scores")] == ["row 0", "row 1"]
+
+
+def test_no_file_name_is_taken_for_more_than_a_name(
+    spark: SparkSession, data: Path, tmp_path: Path, scored: Scored
+) -> None:
+    for name in ("a::b.parquet", "file:::c.parquet", "[d]*?{e}.parquet", "f%20 +g.parquet"):
+        add(data, name, [0])
+    add(tmp_path, "a", [1])
+    assert scored()["rows"] == 4
+    assert {row["id"] for row in table(spark, tmp_path, "scores")} == {"row 0"}
+
+
+def test_excluded_folders_leave_no_trace(spark: SparkSession, data: Path, tmp_path: Path, scored: Scored) -> None:
+    """Not even a file that cannot be read; one outside of such folders is told, since it may hold any row."""
+    for place in ("site=north", "site=south"):
+        (data / place).mkdir()
+        add(data / place, "a.parquet", [0])
+        (data / place / "bad.parquet").write_bytes(b"PAR1 secret")
+    request = Request(where={"site": "north"}, max_bad_fraction=0.9)
+    assert (scored(request=request)["rows"], scored(request=request)["rows"]) == (1, 0)
+    (row,) = table(spark, tmp_path, "quarantine")
+    assert row["source"] == f"file://{data}/site=north/bad.parquet"
+    add(data, "outside.parquet", [1])
+    assert scored(request=request)["rows"] == 0
+
+
+def test_the_same_types_by_other_writers(spark: SparkSession, data: Path, tmp_path: Path, scored: Scored) -> None:
+    add(data, "a.parquet", [0])
+    large = pa.table({"id": ["large"], "image": IMAGES[:1]}).cast(
+        pa.schema([("id", pa.large_string()), ("image", pa.large_binary())])
+    )
+    pq.write_table(large, data / "b.parquet")
+    words = pa.table({"id": pa.array(["word"]).dictionary_encode(), "image": IMAGES[:1]})
+    pq.write_table(words, data / "c.parquet")
+    assert scored()["rows"] == 3
+
+
+def test_damaged_pages_are_quarantined(spark: SparkSession, data: Path, tmp_path: Path, scored: Scored) -> None:
+    add(data, "a.parquet", [0])
+    add(data, "b.parquet", [1, 2])
+    whole = bytearray((data / "b.parquet").read_bytes())
+    whole[4:200] = bytes(196)
+    (data / "b.parquet").write_bytes(whole)
+    summary = scored(request=Request(max_bad_fraction=0.5))
+    assert (summary["rows"], summary["quarantined"]) == (1, 1)
+    assert [row["id"] for row in table(spark, tmp_path, "scores")] == ["row 0"]
+    (row,) = table(spark, tmp_path, "quarantine")
+    assert (row["id"], row["source"]) == (None, f"file://{data}/b.parquet")
+    assert row["reason"].startswith("no whole Parquet file: ")
+
+
+def test_a_batch_without_the_conditions_column(spark: SparkSession, data: Path, tmp_path: Path, scored: Scored) -> None:
+    """It is null where earlier batches had it."""
+    add(data, "a.parquet", [0], site=["north"])
+    request = Request(where={"site": "north"}, thresholds=Thresholds(by=ByColumn(column="site", values={})))
+    assert scored(request=request)["rows"] == 1
+    add(data, "b.parquet", [1])
+    assert (scored(request=request)["rows"], scored(request=request)["batches"]) == (0, 0)
+    with pytest.raises(UserError, match=r"--thresholds: the data has no column sight"):
+        add(data, "c.parquet", [1], site=["north"])
+        scored(request=Request(where={"site": "north"}, thresholds=Thresholds(by=ByColumn(column="sight", values={}))))
+
+
+def test_scores_that_are_no_numbers_are_quarantined(
+    spark: SparkSession, data: Path, tmp_path: Path, scored: Scored
+) -> None:
+    model = random_model("squeezenet")
+    model.get_layer("head").bias.assign([np.nan] + [0] * (CLASSES - 1))
+    broken = write_model(model, tmp_path / "broken")
+    add(data, "a.parquet", [0])
+    for runtime in ("openvino", "bigdl"):
+        output = tmp_path / runtime
+        request = Request(max_bad_fraction=1)
+        assert scored(models=[broken], output=str(output), runtime=runtime, request=request)["quarantined"] == 1
+        (row,) = spark.read.parquet(f"{output}/quarantine").collect()
+        assert row["reason"] == "the model's scores are not finite"
+
+
 def test_rows_are_called_by_their_folder_too(spark: SparkSession, data: Path, tmp_path: Path, scored: Scored) -> None:
     for day in ("day=1", "day=2"):
         (data / day).mkdir()
@@ -234,8 +321,11 @@ def test_another_condition_wants_another_output(data: Path, scored: Scored) -> N
 def test_an_output_is_not_bound_before_it_holds_scores(data: Path, tmp_path: Path, scored: Scored) -> None:
     (tmp_path / "mistyped").mkdir()
     assert scored(data=str(tmp_path / "mistyped"))["rows"] == 0
+    (tmp_path / "mistyped/b.parquet").write_bytes(b"PAR1 no more")
+    with pytest.raises(UserError, match="--max-bad-fraction: 1 of 1 files cannot be read"):
+        scored(data=str(tmp_path / "mistyped"))
     add(data, "a.parquet", [0])
-    assert scored()["rows"] == 1
+    assert scored()["files"] == 1
 
 
 def test_rows_without_an_id(spark: SparkSession, data: Path, tmp_path: Path, scored: Scored) -> None:

@@ -39,3 +39,12 @@ def test_nulls_are_left_out_and_empty_statistics_too() -> None:
 def test_stability_index_is_zero_of_the_same_and_never_negative(reference: list[float], recent: list[float]) -> None:
     assert stability_index(np.array(reference), np.array(reference)) == 0
     assert stability_index(np.array(reference), np.array(recent)) >= 0
+
+
+@pytest.mark.parametrize("reference", [[96.0] * 500, [1024.0] * 475 + [512.0] * 25])
+@pytest.mark.parametrize("recent", [64.0, 128.0, 512.0, 2048.0])
+def test_a_value_that_repeats_may_drift_either_way(reference: list[float], recent: float) -> None:
+    (drift,) = drifts({"input_height": reference}, {"input_height": [recent] * 100})
+    assert drift.alarms
+    (same,) = drifts({"input_height": reference}, {"input_height": reference[::5]})
+    assert (same.psi, same.alarms) == (0, False)

@@ -41,32 +41,32 @@ class Folder:
     def __init__(self, spark: SparkSession, model: str, place: Path) -> None:
         self._spark = spark
         self._model = model
-        self._place = place
+        self.place = place
         (place / "data").mkdir()
 
     def add(self, name: str, images: Sequence[bytes | None], **columns: Any) -> None:
         own = {"id": [f"{name} {row}" for row in range(len(images))], "image": list(images)}
-        pq.write_table(pa.table(own | columns), self._place / f"data/{name}.parquet")
+        pq.write_table(pa.table(own | columns), self.place / f"data/{name}.parquet")
 
     def score(self, *, runtime: Any = "openvino", **request: Any) -> dict[str, Any]:
         return score_batch(
             self._spark,
             models=[self._model],
-            data=str(self._place / "data"),
-            output=str(self._place / "out"),
+            data=str(self.place / "data"),
+            output=str(self.place / "out"),
             request=Request(max_bad_fraction=0.5, **request),
             runtime=runtime,
         )
 
     def record(self, batch: int) -> dict[str, Any]:
-        return json.loads((self._place / f"out/monitoring/batch={batch:08d}/record.json").read_text())
+        return json.loads((self.place / f"out/monitoring/batch={batch:08d}/record.json").read_text())
 
     def table(self, name: str) -> list[dict[str, Any]]:
-        return pq.read_table(self._place / "out" / name).to_pylist()
+        return pq.read_table(self.place / "out" / name).to_pylist()
 
     @property
     def page(self) -> Path:
-        return self._place / "out/monitoring.html"
+        return self.place / "out/monitoring.html"
 
 
 @pytest.fixture
@@ -115,12 +115,26 @@ def test_drift_raises_an_alarm(folder: Folder, capsys: pytest.CaptureFixture[str
     assert f'<td class="n">1</td><td>{summary["models"][0]}</td><td class="name">input_mean</td>' in page
 
 
-def test_nothing_new_leaves_the_page_as_it_is(folder: Folder) -> None:
+def test_every_run_is_recorded(folder: Folder, tmp_path: Path) -> None:
+    """One that finds nothing new leaves the page as it is; one that fails tells so there, with its alarms."""
     folder.add("a", IMAGES)
     folder.score()
     before = folder.page.stat().st_mtime_ns
     folder.score()
     assert folder.page.stat().st_mtime_ns == before
+    folder.add("b", [dark(image) for image in IMAGES])
+    folder.add("c", [b"hello"])
+    with pytest.raises(UserError, match="--max-bad-fraction"):
+        folder.score(files_per_batch=1)
+    runs = [json.loads(path.read_text()) for path in (tmp_path / "out/runs").iterdir()]
+    first, nothing, failed = sorted(runs, key=lambda run: run["started"])
+    assert (first["outcome"], first["batches"], first["rows"]) == ("done", 1, 15)
+    assert (nothing["outcome"], nothing["batches"]) == ("done", 0)
+    assert failed["outcome"].startswith("UserError: --max-bad-fraction: 1 of 1 rows")
+    assert "input_mean" in {alarm["statistic"] for alarm in failed["alarms"]}
+    page = folder.page.read_text()
+    assert "UserError: --max-bad-fraction: 1 of 1 rows" in page
+    assert '<td class="name">input_mean</td>' in page
 
 
 @pytest.mark.parametrize("width", [1280, 360])
@@ -165,6 +179,15 @@ def test_the_most_uncertain_rows_are_for_people_to_label(folder: Folder, expecte
         assert dict(row["scored"]["scores"])["2"] == pytest.approx(expected[number, 2], abs=1e-4)
 
 
+def test_rows_of_one_id_are_chosen_one_by_one(folder: Folder) -> None:
+    folder.add("a", IMAGES[:2] * 2)
+    path = folder.place / "data/a.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(0, "id", pa.array(["same"] * 4)), path)
+    folder.score(send_to_label=2)
+    assert len(folder.table("to_label")) == 2
+
+
 def test_or_the_rows_least_like_the_validation_rows(folder: Folder) -> None:
     small = io.BytesIO()
     Image.open(io.BytesIO(IMAGES[4])).resize((10, 10)).save(small, "PNG")
@@ -183,6 +206,8 @@ def test_mistakes_are_named(folder: Folder, spark: SparkSession, tmp_path: Path)
         folder.score(send_to_label=-1)
     with pytest.raises(UserError, match="--label-by: 'odd', expected uncertain or drifted"):
         folder.score(label_by="odd")
+    with pytest.raises(UserError, match="--label-by: drifted, and bigdl tells nothing of the inputs"):
+        folder.score(runtime="bigdl", send_to_label=1, label_by="drifted")
     (tmp_path / "other").mkdir()
     other = Folder(spark, write_model(random_model("squeezenet"), tmp_path / "model"), tmp_path / "other")
     other.add("a", IMAGES)

@@ -1,11 +1,12 @@
-"""Score what is new every hour; once a week train on with the rows that people have labelled, and quantise.
+"""Score what is new every hour; once a week train on with the rows that people have labelled, quantise, and promote.
 
 For Airflow 3, and 2.11 with apache-airflow-providers-standard. Set the paths and the addresses, and put the file into
 the folder of DAGs. The tasks are shell commands, so the Airflow workers need no Spark provider and no connection to
 Spark: they need the environment at /opt/insitu and the cluster's Hadoop configuration.
 
 A failed task is tried again after ten minutes, since a file system or a cluster may be away; then it is mailed with its
-exit code: 2 is a mistake in the command or the data, told in the log's last line, 1 a failure.
+exit code: 2 is a mistake in the command or the data, told in the log's last line, 1 a failure, and of the promotion
+3 a model that is worse than the current one.
 """
 
 from datetime import datetime, timedelta
@@ -46,7 +47,7 @@ with DAG(
         execution_timeout=timedelta(hours=3),
     )
 
-# The new model is put to use by nobody: compare it with the one in use (`insitu compare`), then name it above.
+# hdfs:///models/chexnet is a registry: the first model comes into it by `insitu promote`, by hand.
 with DAG(
     "insitu_train_on",
     schedule="@weekly",
@@ -73,4 +74,11 @@ with DAG(
             "--output hdfs:///models/quantised/{{ ds }}"
         ),
     )
-    train >> quantize
+    promote = BashOperator(
+        task_id="promote",
+        bash_command=(
+            ". .venv/bin/activate && exec insitu promote --candidate hdfs:///models/quantised/{{ ds }} "
+            "--registry hdfs:///models/chexnet --holdout hdfs:///datasets/xrays --replay hdfs:///incoming/xrays"
+        ),
+    )
+    train >> quantize >> promote

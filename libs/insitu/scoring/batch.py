@@ -17,8 +17,8 @@ from insitu.scoring.inbox import each_batch_of_new_files, is_empty
 from insitu.scoring.ir import Precision
 from insitu.scoring.labelling import LABEL_BY
 from insitu.scoring.monitoring import Reference, read_reference
-from insitu.scoring.monitoring_page import write_page
 from insitu.scoring.outbox import Outbox
+from insitu.scoring.run_record import recorded
 from insitu.scoring.shipped import Runtime, ShippedModel, ship
 
 _STATE = "_insitu"
@@ -46,6 +46,7 @@ def score_batch(
       (map<string, float> by class name), `decision` (array<string>), `scored_at`;
     - `quarantine`, Parquet: `id`, `source`, `reason`, of rows and files that cannot be read;
     - `monitoring`: `record.json`: times, counts, and what `monitoring.monitored` tells of the rows;
+    - `runs`, not of batches: a JSON file for each call, those that find nothing new or fail too;
     - `to_label`, Parquet, where it is asked for: see `labelling.rows_to_label`.
 
     Args:
@@ -85,11 +86,10 @@ def score_batch(
         record = _Record(f"{state}/data.json", {"data": data, "where": request.where})
         record.check(anything_done=outbox.any_done(), checkpoint=f"{state}/checkpoint")
         scorer = BatchScorer(spark, shipped, data, request, outbox, record)
-        if not nothing_yet:
-            checkpoint = f"{state}/checkpoint"
-            each_batch_of_new_files(spark, data, checkpoint=checkpoint, most=request.files_per_batch, handle=scorer)
-        if scorer.counts["batches"]:
-            write_page(output)
+        with recorded(output, scorer, run=lock.id):
+            if not nothing_yet:
+                checkpoint = f"{state}/checkpoint"
+                each_batch_of_new_files(spark, data, checkpoint=checkpoint, most=request.files_per_batch, handle=scorer)
     return {
         "output": output,
         "models": [artifact.identity(directory) for directory in directories],

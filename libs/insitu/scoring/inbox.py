@@ -143,16 +143,12 @@ def read_rows(
     root = re.sub(_AUTHORITY, "", data).rstrip("/")
     places = {path: re.sub(_AUTHORITY, "", path)[len(root) + 1 :] for path in paths}
     looks = _on_executors(spark, paths, _look)
-    if parquet is None and any(look.bytes for look in looks):
+    if parquet is None:
         parquet = any(look.parquet for look in looks)
     folders = {name for place in places.values() for name in _folder_names(place)}
     looks = [look for look in looks if _may_hold(look, places[look.path], where)]
-    if parquet:
-        bad = [(look.path, look.fault) for look in looks if look.fault]
-        files = [look.path for look in looks if look.rows]
-    else:
-        bad = [(look.path, "an empty file") for look in looks if not look.bytes]
-        files = [look.path for look in looks if look.bytes]
+    bad = [(look.path, look.fault) for look in looks if parquet and look.fault]
+    files = [look.path for look in looks if look.rows or not parquet]
     if not files:
         return Rows(None, [], bad, folders, parquet)
     _check_types([look for look in looks if look.rows])
@@ -272,7 +268,6 @@ class _Look:
 
     Attributes:
         path: its URI.
-        bytes: of it.
         parquet: whether it begins as Parquet does.
         fault: why it is no whole Parquet file, or "".
         rows: of a whole one.
@@ -280,7 +275,6 @@ class _Look:
     """
 
     path: str
-    bytes: int
     parquet: bool
     fault: str
     rows: int
@@ -294,7 +288,7 @@ def _look(path: str) -> _Look:
         begin = source.read(len(_MAGIC))
         size = source.seek(0, 2)
         if begin != _MAGIC or size < _LEAST_BYTES:
-            return _Look(path, size, begin == _MAGIC, f"no Parquet file: {size} bytes starting with {begin!r}", 0, {})
+            return _Look(path, begin == _MAGIC, f"no Parquet file: {size} bytes starting with {begin!r}", 0, {})
         source.seek(size - _TAIL_BYTES)
         tail = source.read(_TAIL_BYTES)
         footer_bytes = min(int.from_bytes(tail[:4], "little"), size - _TAIL_BYTES)
@@ -304,8 +298,8 @@ def _look(path: str) -> _Look:
         metadata = pq.read_metadata(pa.BufferReader(_MAGIC + footer + tail))
         schema = metadata.schema.to_arrow_schema()
     except (pa.ArrowException, OSError) as error:
-        return _Look(path, size, True, _no_whole_parquet(error), 0, {})
-    return _Look(path, size, True, "", metadata.num_rows, {field.name: _plain(field.type) for field in schema})
+        return _Look(path, True, _no_whole_parquet(error), 0, {})
+    return _Look(path, True, "", metadata.num_rows, {field.name: _plain(field.type) for field in schema})
 
 
 def _read_through(path: str) -> str:

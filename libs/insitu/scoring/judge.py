@@ -80,7 +80,7 @@ class Judge:
 
     def measure(
         self, form: str, network: Any, *, precision: ir.Precision, files: Sequence[Path], kernels: Sequence[np.ndarray]
-    ) -> None:
+    ) -> np.ndarray:
         """Add a form to those found.
 
         Args:
@@ -88,6 +88,9 @@ class Judge:
             network: an `openvino.Model`, or the path of its `model.xml`.
             precision: that it computes in.
             files, kernels: see `insitu.scoring.stored`.
+
+        Returns:
+            its scores of the validation rows, [N, K].
 
         Raises:
             UserError: it is worse than the trained network by more than is allowed.
@@ -110,6 +113,7 @@ class Judge:
                 f"more than {self._max_drop:g} apart; nothing is published",
                 mend,
             )
+        return answers.scores
 
     def value(self, form: str) -> float:
         """The metric of a form."""

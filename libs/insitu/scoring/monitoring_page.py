@@ -9,7 +9,7 @@ from typing import Any
 from insitu import artifact
 from insitu.cluster.filesystem import open_filesystem
 from insitu.scoring.monitoring import RECORD
-from insitu.scoring.outbox import MONITORING, SCORES
+from insitu.scoring.outbox import MONITORING, RUNS, SCORES
 
 PAGE = "monitoring.html"
 _MOST_BATCHES = 500
@@ -35,6 +35,7 @@ def write_page(output: str) -> None:
         last_alarms=len(_alarms(records[-1])),
         alarms=[alarm for record in records for alarm in _alarms(record)][::-1][:_MOST_ROWS],
         shown=records[::-1][:_MOST_ROWS],
+        runs=_runs(output),
         speed=charts.speed(records),
         bad=charts.bad_rows(records),
         inputs=charts.inputs(records),
@@ -60,6 +61,13 @@ def _records(output: str) -> list[dict[str, Any]]:
     places = sorted(place.rstrip("/").rpartition("/")[2] for place in file_system.ls(f"{path}/{SCORES}", detail=False))
     batches = [place for place in places if place.startswith("batch=")][-_MOST_BATCHES:]
     return [json.loads(file_system.cat_file(f"{path}/{MONITORING}/{batch}/{RECORD}")) for batch in batches]
+
+
+def _runs(output: str) -> list[dict[str, Any]]:
+    """What became of the last runs, the newest first."""
+    file_system, path = open_filesystem(f"{output}/{RUNS}")
+    newest = sorted(file_system.ls(path, detail=False), reverse=True)[:_MOST_ROWS]
+    return [json.loads(file_system.cat_file(place)) for place in newest]
 
 
 def _alarms(record: Mapping[str, Any]) -> Sequence[dict[str, Any]]:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from insitu.cluster.filesystem import open_filesystem
 
 SCORES, QUARANTINE, MONITORING, TO_LABEL = "scores", "quarantine", "monitoring", "to_label"
-RESULTS = "results"
+RESULTS, RUNS = "results", "runs"
 _TABLES = (QUARANTINE, MONITORING, TO_LABEL, SCORES)
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from insitu import artifact
 from insitu.cluster.filesystem import qualify
@@ -49,8 +51,8 @@ def quantize(
 
     INT8 is NNCF's post-training quantisation; where that costs more than `max_drop`, its accuracy-aware form. The
     driver does all of it but the scan of the data. Where `sparsity` or `clusters` change the weights, the Keras model
-    of the copy and its `metrics.json` are of the changed ones, and the predictions and the report of the training,
-    which are not, are left out.
+    of the copy, its `metrics.json` and the scores of its `reference.parquet` are of the changed ones, and the
+    predictions and the report of the training, which are not, are left out.
 
     Args:
         spark: the session whose executors scan the data.
@@ -141,22 +143,33 @@ def _compressed(
         the last one, and the `openvino.Model` of it.
     """
 
-    def measured(form: str) -> tuple["keras.Model", Any]:
+    def measured(form: str) -> tuple["keras.Model", Any, np.ndarray]:
         model = artifact.load_keras(made)
         network = ir.convert(model)
         weights = [kernel.numpy() for kernel in kernels(model).values()]
-        judge.measure(form, network, precision="fp32", files=[made / artifact.MODEL], kernels=weights)
-        return model, network
+        scores = judge.measure(form, network, precision="fp32", files=[made / artifact.MODEL], kernels=weights)
+        return model, network, scores
 
-    model, network = measured(ORIGINAL)
+    model, network, _ = measured(ORIGINAL)
     for form, change in changes.items():
         change(model)
         model.save(made / artifact.MODEL)
-        model, network = measured(form)
+        model, network, scores = measured(form)
+        _refer_to(made / artifact.REFERENCE, scores)
         artifact.write_json(made / artifact.METRICS, judge.found[form].metrics)
         (made / artifact.PREDICTIONS).unlink(missing_ok=True)
         shutil.rmtree((made / REPORT).parent, ignore_errors=True)
     return model, network
+
+
+def _refer_to(reference: Path, scores: np.ndarray) -> None:
+    """Have the reference that scored rows are compared with hold the scores of the changed weights."""
+    if not reference.exists():
+        return
+    table = pq.read_table(reference)
+    drawn = np.linspace(0, len(scores) - 1, len(table)).astype(np.int64)
+    column = pa.array(scores[drawn].tolist(), table.schema.field("scores").type)
+    pq.write_table(table.set_column(table.schema.get_field_index("scores"), "scores", column), reference)
 
 
 def _keep(network: Any, made: Path, precision: ir.Precision, judge: Judge) -> list[np.ndarray]:
