@@ -18,10 +18,12 @@ from xml.etree import ElementTree
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pyspark
 import pytest
 from pyspark.sql import SparkSession
 
 from insitu.errors import UserError
+from insitu.registry import Registry, Standing
 from scored_models import IMAGES, random_model, write_model
 
 ROOT = Path(__file__).parent.parent
@@ -30,17 +32,17 @@ DAGS = SCHEDULES / "airflow/insitu_schedules.py"
 AIRFLOW = ROOT / "build/airflow"
 OOZIE = "{uri:oozie:workflow:1.0}"
 SPARK_ACTION = "{uri:oozie:spark-action:1.0}"
-OOZIE_CLIENT = "org.apache.oozie:oozie-client:5.2.1"
+OOZIE_CLIENT = ("org.apache.oozie", "oozie-client", "5.2.1")
 OOZIE_CLIENT_SHA256 = "f2eb9192268141258e9d16e1c5057fd84813ab67385677371105e62577486609"
 
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Path:
-    """A directory in the place of hdfs://, with the model and the images that the examples name."""
+    """A directory in the place of hdfs://, with the registry and the images that the examples name."""
     model = write_model(random_model("squeezenet"), tmp_path / "source")
-    for name in ("models", "incoming/xrays"):
-        (tmp_path / name).mkdir(parents=True)
-    Path(model).rename(tmp_path / "models/chexnet")
+    registry = Registry(f"file://{tmp_path}/models/chexnet", setting="--registry")
+    registry.promote(Path(model), {}, compared_with=Standing())
+    (tmp_path / "incoming/xrays").mkdir(parents=True)
     pq.write_table(pa.table({"id": ["a", "b"], "image": IMAGES[:2]}), tmp_path / "incoming/xrays/1.parquet")
     return tmp_path
 
@@ -130,10 +132,12 @@ class TestAirflow:
 
     def test_promotion_is_taken_by_the_command_line(self, cluster: Path) -> None:
         """Up to the candidate, which is not there."""
-        command = airflow_commands()["promote"].replace("{{ ds }}", "2026-01-04").replace("hdfs://", f"file://{cluster}")
+        command = (
+            airflow_commands()["promote"].replace("{{ ds }}", "2026-01-04").replace("hdfs://", f"file://{cluster}")
+        )
         done = subprocess.run(shlex.split(command.partition("exec ")[2]), cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 2, done.stderr
-        told = f"promote: --candidate: file://{cluster}/models/quantised/2026-01-04 is no model directory"
+        told = f"insitu: --candidate: file://{cluster}/models/quantised/2026-01-04 is no model directory"
         assert told in done.stderr
 
     def test_hourly_command_scores(self, spark: SparkSession, cluster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,17 +231,17 @@ class TestOozie:
     @pytest.mark.nightly
     @pytest.mark.parametrize("name", ["workflow", "coordinator"])
     def test_oozies_own_schemas_take_the_files(self, spark: SparkSession, tmp_path: Path, name: str) -> None:
-        """The schemas come from Oozie's client, which Spark fetches from Maven Central."""
-        java, gateway = spark.sparkContext._jvm, spark.sparkContext._gateway
-        assert gateway is not None and java is not None
-        maven, scala = java.org.apache.spark.deploy.SparkSubmitUtils, java.scala
-        ivy = maven.buildIvySettings(scala.Option.empty(), scala.Some(str(tmp_path / "ivy")))
-        nothing = scala.collection.immutable.List.empty()
-        (jar,) = maven.resolveMavenCoordinates(OOZIE_CLIENT, ivy, False, nothing, False).mkString(",").split(",")
-        content = Path(jar).read_bytes()
+        """The schemas come from Oozie's client, which Ivy, one of Spark's jars, fetches from Maven Central."""
+        assert spark.sparkContext._gateway is not None and spark.sparkContext._jvm is not None
+        java, gateway = spark.sparkContext._jvm.java, spark.sparkContext._gateway
+        (ivy,) = (Path(pyspark.__file__).parent / "jars").glob("ivy-*.jar")
+        fetch = ["-dependency", *OOZIE_CLIENT, "-notransitive", "-confs", "default", "-cache", f"{tmp_path}/cache"]
+        program = [f"{java.lang.System.getProperty('java.home')}/bin/java", "-jar", str(ivy)]
+        subprocess.run([*program, *fetch, "-retrieve", f"{tmp_path}/[artifact].[ext]"], check=True)
+        content = (tmp_path / "oozie-client.jar").read_bytes()
         assert hashlib.sha256(content).hexdigest() == OOZIE_CLIENT_SHA256
         zipfile.ZipFile(io.BytesIO(content)).extractall(tmp_path)
-        xml = java.javax.xml
+        xml = spark.sparkContext._jvm.javax.xml
         schemas = ("oozie-workflow-1.0", "oozie-coordinator-0.5", "spark-action-1.0", "email-action-0.2")
         sources = gateway.new_array(xml.transform.Source, len(schemas))
         for place, schema in enumerate(schemas):

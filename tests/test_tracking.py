@@ -40,7 +40,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
 def tracking(server: MlflowServer, request: pytest.FixtureRequest) -> Tracking:
     """An experiment and a registered model of the test's own."""
     name = request.node.name
-    return Tracking(server.uri, experiment=f"experiment of {name}", registered_model=name)
+    return Tracking(server.uri, experiment=f"experiment of {name}", registered_model=f"{name}, o'hare's")
 
 
 @pytest.fixture
@@ -112,6 +112,7 @@ def test_a_training_is_a_run_and_a_version(client: MlflowClient, tracking: Track
     assert run.data.tags["insitu.commit"].startswith("733a629c")
     files = {entry.path for entry in client.list_artifacts(logged["run_id"])}
     assert files == {"recipe.yaml", "metrics.json", "provenance.json", "report.html"}
+    assert tracking.registered_model
     version = client.get_model_version(tracking.registered_model, logged["version"])
     assert (version.run_id, version.tags["insitu.identity"]) == (logged["run_id"], identity)
     assert version.tags["insitu.uri"] == f"file://{directory}"
@@ -124,6 +125,7 @@ def test_a_version_of_another_file_system_has_the_directory_as_its_source(
     directory, uri = write_trained(tmp_path, "model"), "memory://models/nightly"
     fsspec.filesystem("memory").put(f"{directory}/", "/models/nightly/", recursive=True)
     logged = tracking.log_training(uri)
+    assert tracking.registered_model
     assert client.get_model_version(tracking.registered_model, logged["version"]).source == uri
 
 
@@ -144,7 +146,7 @@ def test_logging_again_completes_and_repeats_nothing(
     assert first == second
     assert only_run(client, tracking).info.status == "FINISHED"
     assert len(client.get_metric_history(first["run_id"], "loss")) == EPOCHS
-    assert len(client.search_model_versions(f"name = '{tracking.registered_model}'")) == 1
+    assert len(client.search_model_versions(f'name = "{tracking.registered_model}"')) == 1
 
 
 def test_promotion_and_rollback_move_the_aliases(client: MlflowClient, tracking: Tracking, tmp_path: Path) -> None:
@@ -165,6 +167,7 @@ def test_promotion_and_rollback_move_the_aliases(client: MlflowClient, tracking:
         assert "not_done" not in summary
 
     def aliased(alias: str) -> str:
+        assert tracking.registered_model
         version = client.get_model_version_by_alias(tracking.registered_model, alias)
         assert version.tags["insitu.uri"] == home.version(f"{version.version:0>4}-{version.tags['insitu.identity']}")
         return version.tags["insitu.uri"].rpartition("/")[2]

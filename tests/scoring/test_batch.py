@@ -192,9 +192,7 @@ def test_folders_are_columns(spark: SparkSession, data: Path, tmp_path: Path, sc
     assert scored(output=str(tmp_path / "all"))["rows"] == 4
 
 
-def test_folders_however_they_are_written(
-    spark: SparkSession, data: Path, tmp_path: Path, scored: Scored
-) -> None:
+def test_folders_however_they_are_written(spark: SparkSession, data: Path, tmp_path: Path, scored: Scored) -> None:
     """A percent sign that Hive would not have written is itself, and `Site` is `site`."""
     for number, folder in enumerate(("off=50%/site=north", "off=50%/Site=north", "Site=south")):
         (data / folder).mkdir(parents=True)
@@ -206,11 +204,17 @@ def test_folders_however_they_are_written(
 def test_no_file_name_is_taken_for_more_than_a_name(
     spark: SparkSession, data: Path, tmp_path: Path, scored: Scored
 ) -> None:
-    for name in ("a::b.parquet", "file:::c.parquet", "[d]*?{e}.parquet", "f%20 +g.parquet"):
+    """A colon is what Hadoop does not open in the name of a file."""
+    (data / "a::b").mkdir()
+    for name in ("a::b/c.parquet", "[d]*?{e}.parquet", "f%20 +g.parquet", "h::i.parquet"):
         add(data, name, [0])
-    add(tmp_path, "a", [1])
-    assert scored()["rows"] == 4
-    assert {row["id"] for row in table(spark, tmp_path, "scores")} == {"row 0"}
+    summary = scored(request=Request(max_bad_fraction=0.5))
+    assert (summary["rows"], summary["quarantined"]) == (3, 1)
+    (row,) = table(spark, tmp_path, "quarantine")
+    assert (row["source"], row["reason"]) == (
+        f"file://{data}/h::i.parquet",
+        "a colon in its name, which Hadoop does not open",
+    )
 
 
 def test_excluded_folders_leave_no_trace(spark: SparkSession, data: Path, tmp_path: Path, scored: Scored) -> None:

@@ -41,7 +41,7 @@ def label_rates(records: Sequence[Record], model: str) -> Markup:
     """The share of rows that is decided for each class, of the six most frequent."""
     own = _of_model(records, model)
     rates = {name: [entry["label_rate"][name] for _, entry in own] for name in own[-1][1]["label_rate"]}
-    frequent = sorted(rates, key=lambda name: -np.nanmean(np.array(rates[name], float)))[:_MOST_CURVES]
+    frequent = sorted(rates, key=lambda name: -np.nansum(np.array(rates[name], float)))[:_MOST_CURVES]
     batches = [batch for batch, _ in own]
     percent = [Line(name, batches, [None if rate is None else 100 * rate for rate in rates[name]]) for name in frequent]
     title = "Decided for, % of the rows"

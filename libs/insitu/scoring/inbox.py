@@ -35,6 +35,7 @@ _LEAST_BYTES = len(_MAGIC) + _TAIL_BYTES
 _GLOB = re.compile(r"([\\*?\[\]{}^])")
 _AUTHORITY = r"^[A-Za-z][A-Za-z0-9+.-]*:(//[^/]*)?"  # the file: or hdfs://namenode:8020 of a URI
 _TASKS_PER_CORE = 4
+_COLON = "a colon in its name, which Hadoop does not open"
 _LOCAL = "^file:/+"
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 _WRITTEN_AS_HIVE_DOES = "^([^%]|%[0-9A-Fa-f]{2})*$"
@@ -147,8 +148,8 @@ def read_rows(
         parquet = any(look.parquet for look in looks)
     folders = {name for place in places.values() for name in _folder_names(place)}
     looks = [look for look in looks if _may_hold(look, places[look.path], where)]
-    bad = [(look.path, look.fault) for look in looks if parquet and look.fault]
-    files = [look.path for look in looks if look.rows or not parquet]
+    bad = [(look.path, look.fault) for look in looks if look.fault and (parquet or look.fault == _COLON)]
+    files = [look.path for look in looks if look.rows or not (parquet or look.fault == _COLON)]
     if not files:
         return Rows(None, [], bad, folders, parquet)
     _check_types([look for look in looks if look.rows])
@@ -269,7 +270,7 @@ class _Look:
     Attributes:
         path: its URI.
         parquet: whether it begins as Parquet does.
-        fault: why it is no whole Parquet file, or "".
+        fault: why it cannot be opened or is no whole Parquet file, or "".
         rows: of a whole one.
         types: of its columns, by name.
     """
@@ -283,6 +284,8 @@ class _Look:
 
 def _look(path: str) -> _Look:
     """Look at a file; a file system that fails raises, so that no file is taken for damaged by that."""
+    if ":" in path.rpartition("/")[2]:
+        return _Look(path, False, _COLON, 0, {})
     file_system, place = open_filesystem(path)
     with file_system.open(place, "rb") as source:
         begin = source.read(len(_MAGIC))
