@@ -92,6 +92,11 @@ class TestEngine:
         assert first & second == {"orca": set(), "bigdl": os.sched_getaffinity(0)}[engine]
         assert all(event["threads"] == 1 for event in workers)
 
+    def test_model_computes_in_float32_however_it_was_trained(self, two_workers: Run) -> None:
+        """OpenVINO converts no bfloat16, and TensorFlow is slow in it on many processors."""
+        layers = insitu.load(two_workers.output).model.layers
+        assert {layer.dtype_policy.name for layer in layers} <= {"float32", "uint8"}
+
     def test_every_epoch_is_reported_and_kept(self, two_workers: Run) -> None:
         epochs = [event for event in two_workers.events if event["event"] == "epoch"]
         history = [json.loads(line) for line in (Path(two_workers.output) / "history.jsonl").read_text().splitlines()]

@@ -102,7 +102,8 @@ def train(
         with closing(_Watch(run, listener, started)) as watch:
             supervisor = Supervisor(engine, layout, run, watch)
             resumed_from, result = _train_phases(supervisor, first)
-        model = build_model(recipe, len(prepared.class_names))
+        # bf16 is how the training computed: stored in the layers it would go wherever the model is loaded or converted
+        model = build_model(recipe, len(prepared.class_names), precision="fp32")
         model.set_weights(persist(lambda: load_weights(result.weights), "reading the weights"))
         summary = {
             "output": output,

@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -27,12 +27,17 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 
-def build_model(recipe: Recipe, classes: int) -> "keras.Model":
-    """The recipe's model with random weights of its seed, in its precision, which must be resolved; K `classes`.
+def build_model(recipe: Recipe, classes: int, *, precision: Literal["bf16", "fp32"] | None = None) -> "keras.Model":
+    """The recipe's model with random weights of its seed; K `classes`.
 
     Its dropout layers draw from generators that can be set (`insitu.training.callbacks.DropoutSeeds`).
+
+    Args:
+        recipe: whose precision must be resolved.
+        classes: K.
+        precision: that it computes in; None is the recipe's.
     """
-    with _keras_globals(seed=recipe.training.seed, bf16=recipe.training.precision == "bf16"):
+    with _keras_globals(seed=recipe.training.seed, bf16=(precision or recipe.training.precision) == "bf16"):
         return models.build(
             recipe.model.name,
             size=recipe.data.map_size,
