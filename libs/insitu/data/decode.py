@@ -68,11 +68,11 @@ def decode_sized(
     width, height = image.size
     image = _eight_bit(image)
     mode = "L" if channels == 1 else "RGB"
-    if image.mode != mode:
+    if image.mode not in (mode, "L"):
         image = image.convert(mode)
     if size is not None and image.size != (size[1], size[0]):
         image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    pixels = np.asarray(image)
+    pixels = np.asarray(image if image.mode == mode else image.convert(mode))  # grey is resized as one channel
     return pixels[:, :, None] if channels == 1 else pixels, (height, width)
 
 

@@ -208,7 +208,7 @@ class BatchScorer:
         if request.send_to_label:
             check_can_label(rows)
         scored = scored_rows(
-            rows.withColumn(_BY, by_value.cast("string")),
+            _for_all_cores(rows.withColumn(_BY, by_value.cast("string"))),
             self._models,
             image_column=request.image_column,
             tensor_column=request.tensor_column,
@@ -299,6 +299,13 @@ _ROWS_A_FILE = 1_000_000
 _QUARANTINE = "id string, source string, reason string"
 _FAULTY = "result.fault IS NOT NULL"
 _GOOD = "result.fault IS NULL"
+
+
+def _for_all_cores(rows: DataFrame) -> DataFrame:
+    """A file of one row group is one task, however many cores wait beside it."""
+    context = rows.sparkSession.sparkContext
+    tasks = context.defaultParallelism // int(context.getConf().get("spark.task.cpus", "1"))
+    return rows.repartition(tasks) if rows.rdd.getNumPartitions() < tasks else rows
 
 
 def _check_written(table: str, rows: int) -> None:
