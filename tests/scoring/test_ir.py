@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 CTRL_C = """
 import gc, os, signal, time
 import keras
@@ -23,7 +25,33 @@ except KeyboardInterrupt:
 """
 
 
-def test_ctrl_c_after_models_were_let_go() -> None:
-    """OpenVINO's plugin takes the thread's stack for signals with it, unless it is kept: SIGSEGV."""
-    done = subprocess.run([sys.executable, "-c", CTRL_C], capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
+CTRL_C_AFTER_QUANTISATION = """
+import gc, os, signal, time
+import keras
+import numpy as np
+from insitu.scoring import ir
+from insitu.scoring.quantizer import quantized, quantized_within
+
+image = keras.Input((8, 8, 3))
+scores = keras.layers.Dense(3)(keras.layers.Flatten()(keras.layers.Conv2D(4, 3)(image)))
+network = ir.convert(keras.Model(image, scores))
+ir.compile_network(network.clone(), precision="fp32", rows=4, threads=1)
+batches = [(np.ones((4, 8, 8, 3), np.float32), np.zeros(4))] * 2
+calibration = {"batches": 2, "ranges": "minmax"}
+quantized(network, batches, **calibration)
+metric = lambda predict, some: -sum(float(abs(predict(inputs)).sum()) for inputs, _ in some)
+quantized_within(network, batches, batches, metric, **calibration, max_drop=1e-9)
+gc.collect()
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(9)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.parametrize("program", [CTRL_C, CTRL_C_AFTER_QUANTISATION], ids=["scoring", "quantisation"])
+def test_ctrl_c_after_models_were_let_go(program: str) -> None:
+    """OpenVINO's plugin takes the thread's stack for signals with it, unless that is kept: SIGSEGV."""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["interrupted"]), done.stderr

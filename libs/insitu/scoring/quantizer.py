@@ -11,6 +11,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from insitu.scoring.signal_stack import kept_signal_stack
+
 Ranges = Literal["minmax", "histogram", "percentile"]
 RANGES: tuple[Ranges, ...] = get_args(Ranges)
 """How the range of a tensor is found: its extremes, the bounds of a histogram with the least error, or percentiles."""
@@ -30,7 +32,7 @@ def quantized(network: Any, calibration: Batches, *, batches: int, ranges: Range
     """
     import nncf
 
-    with _quiet():
+    with _quiet(), kept_signal_stack():
         return nncf.quantize(
             network, _dataset(calibration), subset_size=batches, advanced_parameters=_parameters(ranges)
         )
@@ -58,7 +60,7 @@ def quantized_within(
     def value(compiled: Any, batches: Batches) -> tuple[float, None]:
         return metric(lambda inputs: compiled(inputs)[0], batches), None
 
-    with _quiet():
+    with _quiet(), kept_signal_stack():
         return nncf.quantize_with_accuracy_control(
             network,
             _dataset(calibration),
