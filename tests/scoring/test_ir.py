@@ -32,15 +32,18 @@ import numpy as np
 from insitu.scoring import ir
 from insitu.scoring.quantizer import quantized, quantized_within
 
-image = keras.Input((8, 8, 3))
-scores = keras.layers.Dense(3)(keras.layers.Flatten()(keras.layers.Conv2D(4, 3)(image)))
-network = ir.convert(keras.Model(image, scores))
+layers = keras.layers
+model = keras.Sequential(
+    [layers.Conv2D(8, 3), layers.ReLU(), layers.Conv2D(8, 3), layers.GlobalAveragePooling2D(), layers.Dense(3)]
+)
+network = ir.convert(keras.Model(image := keras.Input((16, 16, 3)), model(image)))
 ir.compile_network(network.clone(), precision="fp32", rows=4, threads=1)
-batches = [(np.ones((4, 8, 8, 3), np.float32), np.zeros(4))] * 2
-calibration = {"batches": 2, "ranges": "minmax"}
-quantized(network, batches, **calibration)
+random = np.random.default_rng(1)
+batches = [(random.normal(size=(4, 16, 16, 3)).astype(np.float32), np.zeros(4)) for _ in range(4)]
+calibration = {"batches": 4, "ranges": "minmax"}
+first = quantized(network, batches, **calibration)
 metric = lambda predict, some: -sum(float(abs(predict(inputs)).sum()) for inputs, _ in some)
-quantized_within(network, batches, batches, metric, **calibration, max_drop=1e-9)
+second = quantized_within(network, batches, batches, metric, **calibration, max_drop=1e-9)
 gc.collect()
 try:
     os.kill(os.getpid(), signal.SIGINT)
