@@ -18,6 +18,7 @@ from standalone import standalone_cluster, stop_group
 
 ROOT = Path(__file__).parent.parent
 SEED = 20240229
+_CRASH_LINES = 60
 
 # Before the first session: the driver's and the workers' Python programs find their tools in this environment.
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -26,6 +27,12 @@ os.environ["PYTHONPATH"] = str(ROOT / "libs")
 
 def pytest_report_header() -> str:
     return f"seed: {SEED}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What a JVM that crashed says of it."""
+    for log in ROOT.glob("hs_err_pid*.log"):
+        terminalreporter.write_line("\n".join([str(log), *log.read_text().splitlines()[:_CRASH_LINES]]))
 
 
 @pytest.fixture(autouse=True)
