@@ -30,11 +30,11 @@ demo-score: setup
 	@echo "the history in pictures: $(DEMO)/scores/monitoring.html"
 
 test: setup-dev
-	@$(IN_ENV) && ruff check && ruff format --check && mypy && lint-imports && pytest -n 2 --dist loadscope -m "not slow and not nightly"
+	@$(IN_ENV) && ruff check && ruff format --check && mypy && lint-imports && pytest -n 2 --dist loadscope --max-worker-restart 0 -m "not slow and not nightly"
 
 # Tests that take long together: kills, resumed runs, full disks, every topology on BigDL.
 test-slow: setup-dev
-	@$(IN_ENV) && pytest -n 2 --dist loadscope -m slow
+	@$(IN_ENV) && pytest -n 2 --dist loadscope --max-worker-restart 0 -m slow
 
 # The real digits to their published accuracy, on a standalone cluster and with BigDL; what needs a download: Airflow
 # (200 MB in build/) and Oozie's schemas.
