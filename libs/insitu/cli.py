@@ -9,7 +9,6 @@ from typing import Any, NoReturn
 from insitu.cluster import doctor
 from insitu.errors import UserError
 from insitu.job import run_job
-from insitu.recipe import read
 from insitu.tracking import add_options, from_options
 
 
@@ -182,10 +181,9 @@ def _sweep(args: argparse.Namespace) -> dict[str, Any]:
 def _promote(args: argparse.Namespace) -> dict[str, Any]:
     from insitu.cluster.session import spark_session
     from insitu.scoring.promote import promote
-    from insitu.scoring.thresholds import Thresholds
+    from insitu.scoring.thresholds import read_thresholds
 
-    tracking = from_options(args)
-    thresholds = read(args.thresholds, [], schema=Thresholds, setting="--thresholds") if args.thresholds else None
+    tracking, thresholds = from_options(args), read_thresholds(args.thresholds)
     models, rows = ("candidate", "registry", "precision"), ("holdout", "replay", "image_column", "tensor_column")
     given = {name: getattr(args, name) for name in (*models, *rows, "max_drop", "min_agreement", "replay_days")}
     return promote(spark_session("insitu promote"), thresholds=thresholds, tracking=tracking, **given)

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, NoReturn
 from insitu.errors import UserError, WorkerError
 
 _SAME_SIGNAL_SECONDS = 1.0
+_FREE_CODES = range(4, 126)
 
 
 def run_job(name: str, main: Callable[[], dict[str, Any]]) -> NoReturn:
@@ -61,6 +62,13 @@ class Alarm(Exception):
         super().__init__(summary)
         self.summary = summary
         self.code = code
+
+
+def check_alarm_code(setting: str, code: int) -> None:
+    """Raise `UserError` where an exit code for `Alarm` means something else already; 0 is no alarm."""
+    if code and code not in _FREE_CODES:
+        problem = f"{code}, expected {_FREE_CODES.start} to {_FREE_CODES.stop - 1}"
+        raise UserError(setting, problem, "0 to 3 and from 126 on mean something else")
 
 
 class SparkSubmitStderr(io.TextIOBase):

@@ -24,6 +24,8 @@ from insitu.tracking import Tracking, Version
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+_BY_DEFAULT = Thresholds()
+
 
 def promote(
     spark: "SparkSession",
@@ -36,7 +38,7 @@ def promote(
     max_drop: float = 0.0,
     min_agreement: float = 0.9,
     precision: Precision | None = None,
-    thresholds: Thresholds | None = None,
+    thresholds: Thresholds = _BY_DEFAULT,
     image_column: str | None = None,
     tensor_column: str | None = None,
     tracking: Tracking | None = None,
@@ -56,7 +58,7 @@ def promote(
             has one, may be below the current version's.
         min_agreement: the smallest share of the replay's rows on which the decisions have to agree.
         precision: as for `insitu.score`; None is each model's own.
-        thresholds: of the decisions; None is those of `Thresholds()`.
+        thresholds: of the decisions.
         image_column, tensor_column: of the replay; None finds the only one.
         tracking: where the promotion is logged, if it takes place.
 
@@ -99,7 +101,7 @@ def promote(
                 qualify(spark, "--replay", replay),
                 models,
                 days=replay_days,
-                thresholds=thresholds or Thresholds(),
+                thresholds=thresholds,
                 image_column=image_column,
                 tensor_column=tensor_column,
             )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from insitu.errors import UserError
+from insitu.recipe import read
 from insitu.recipe.schema import Section
 
 if TYPE_CHECKING:
@@ -99,3 +100,12 @@ class Thresholds(Section):
                     threshold = F.when(by == F.lit(value), F.lit(own[name])).otherwise(threshold)
             found.append(threshold)
         return found
+
+
+def read_thresholds(path: str | None) -> Thresholds:
+    """Those of a YAML file; `Thresholds()` without one.
+
+    Raises:
+        UserError: no such file, or another form than that above.
+    """
+    return read(path, [], schema=Thresholds, setting="--thresholds") if path else Thresholds()
