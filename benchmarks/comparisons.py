@@ -1,11 +1,11 @@
 """Speeds compared: runs take turns, and the best of a run's turns counts."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from lines import emit
+from lines import chosen, emit
 
 _TURNS = 2
 
@@ -40,6 +40,17 @@ def compare(claims: dict[str, list[Comparison]]) -> None:
             peer=(f"{factor} x {peer}" if factor > 1 else str(peer), factor * speeds[peer]),
             unit="images/s",
         )
+
+
+def run_chosen(
+    description: str | None, comparisons: Mapping[str, list[Comparison]], others: Mapping[str, Callable[[], None]]
+) -> None:
+    """Run the benchmarks that the command line names, or all: the comparisons together, then the others."""
+    names = chosen(description, names=[*comparisons, *others])
+    compare({name: own for name, own in comparisons.items() if name in names})
+    for name, measure in others.items():
+        if name in names:
+            measure()
 
 
 def _best_speeds(runs: Iterable[Run]) -> dict[Run, float]:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -65,13 +66,13 @@ def memory() -> None:
         with job.submitted() as (process, _):
             peaks.append(peak_mib(process))
             finished(process)
-    emit(
-        "memory",
-        subject=("a worker's peak on ten times the data", peaks[1]),
-        peer=("on the data", peaks[0]),
-        unit="MiB",
-        less_is_better=True,
-    )
+    emit_peaks("memory", peaks)
+
+
+def emit_peaks(benchmark: str, peaks: Sequence[float]) -> None:
+    """Print the line of a worker's peaks in MiB, on some data and on ten times as much."""
+    subject, peer = ("a worker's peak on ten times the data", peaks[1]), ("on the data", peaks[0])
+    emit(benchmark, subject=subject, peer=peer, unit="MiB", less_is_better=True)
 
 
 def peak_mib(process: "subprocess.Popen[str]") -> float:

@@ -9,8 +9,7 @@ warmed up; subjects and peers run in turns, and the best of two turns counts.
 
 from collections.abc import Callable
 
-from comparisons import Comparison, compare
-from lines import chosen
+from comparisons import Comparison, run_chosen
 from scoring_accuracy import accuracy
 from scoring_costs import incremental, scoring_memory
 from scoring_runs import Raw, Scoring, Udf
@@ -49,11 +48,7 @@ _OTHERS: dict[str, Callable[[], None]] = {
 
 
 def main() -> None:
-    names = chosen(__doc__, names=[*_COMPARISONS, *_OTHERS])
-    compare({name: comparisons for name, comparisons in _COMPARISONS.items() if name in names})
-    for name, measure in _OTHERS.items():
-        if name in names:
-            measure()
+    run_chosen(__doc__, _COMPARISONS, _OTHERS)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from costs import peak_mib
+from costs import emit_peaks, peak_mib
 from job_runs import finished
 from lines import emit
 from scoring_runs import files, quantised, scoring
@@ -42,10 +42,4 @@ def scoring_memory() -> None:
             process = scoring(quantised(_MODEL), files(number), Path(scratch) / "scores", most=number)
             peaks.append(peak_mib(process))
             finished(process)
-    emit(
-        "scoring_memory",
-        subject=("a worker's peak on 10 240 rows", peaks[1]),
-        peer=("on 1 024 rows", peaks[0]),
-        unit="MiB",
-        less_is_better=True,
-    )
+    emit_peaks("scoring_memory", peaks)

@@ -9,11 +9,10 @@ median step; subjects and peers run in turns, and the best of two turns counts.
 from collections.abc import Callable
 from dataclasses import replace
 
-from comparisons import Comparison, compare
+from comparisons import Comparison, run_chosen
 from costs import checkpoint_cost, memory, start_up
 from job_runs import Job
 from keras_runs import Keras
-from lines import chosen
 
 
 def _layouts(job: Job) -> tuple[Job, Job]:
@@ -57,11 +56,7 @@ _COSTS: dict[str, Callable[[], None]] = {
 
 
 def main() -> None:
-    names = chosen(__doc__, names=[*_COMPARISONS, *_COSTS])
-    compare({name: comparisons for name, comparisons in _COMPARISONS.items() if name in names})
-    for name, cost in _COSTS.items():
-        if name in names:
-            cost()
+    run_chosen(__doc__, _COMPARISONS, _COSTS)
 
 
 if __name__ == "__main__":

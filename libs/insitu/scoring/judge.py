@@ -16,7 +16,7 @@ import numpy as np
 from insitu.cluster.machine import usable_cores
 from insitu.cluster.progress import Progress, shown
 from insitu.errors import UserError
-from insitu.metrics import Metrics, evaluate, recall
+from insitu.metrics import Metrics, evaluate, headline, recall
 from insitu.recipe import Recipe
 from insitu.scoring import ir
 from insitu.scoring.quantizer import Batches
@@ -65,8 +65,7 @@ class Judge:
     """Measures forms of a network, the trained one first.
 
     Attributes:
-        metric: `auc_macro` where a row may have several labels, `accuracy` where it has one, or where no class of the
-            split has both labels.
+        metric: `insitu.metrics.headline` of the forms; "" before one is measured.
         found: the forms that are measured, by name.
     """
 
@@ -75,7 +74,7 @@ class Judge:
         self._kind, self._classes = recipe.task.kind, list(recipe.task.classes)
         self._validation = validation
         self._max_drop = max_drop
-        self.metric = "auc_macro" if recipe.task.kind == "multilabel" else "accuracy"
+        self.metric = ""
         self.found: dict[str, Measured] = {}
 
     def measure(
@@ -97,8 +96,7 @@ class Judge:
         """
         answers = self._answers(self._compiled(network, precision), self._validation)
         metrics = self._metrics(answers)
-        if metrics["auc_macro"] is None:
-            self.metric = "accuracy"
+        self.metric = headline(self._kind, metrics)
         by_class = metrics["auc"]
         if self.metric == "accuracy" and self._kind == "multiclass":
             by_class = recall(labels=answers.labels, scores=answers.scores, class_names=self._classes)
@@ -169,6 +167,4 @@ class Judge:
 
     def _value(self, metrics: Metrics) -> float:
         """Of rows in which no class has both labels there is no AUC; the accuracy stands in."""
-        return (
-            metrics["accuracy"] if metrics["auc_macro"] is None or self.metric == "accuracy" else metrics["auc_macro"]
-        )
+        return metrics[headline(self._kind, metrics)]  # type: ignore[literal-required]
