@@ -3,7 +3,8 @@
     python benchmarks/bigdl.py [NAME…]
 
 A JSON line a claim on stdout, what is being measured on stderr. All inputs are 224x224, all numbers fp32 unless a
-line says bf16. Speeds are those of the median step; subjects and peers run in turns, and the best of two turns counts.
+line says bf16. Speeds are those of all steps after the first, of BigDL's own program that of its median step; subjects
+and peers run in turns, and the best of two turns counts.
 """
 
 from dataclasses import replace
@@ -24,8 +25,8 @@ def _bigdl(engine_type: str) -> Job:
 
 
 def _scaling() -> Comparison:
-    """Two one-core executors against twice a single one, each with the same local batch."""
-    one = replace(_bigdl("mkldnn"), cores=1, local_batch=_BATCH // 2, executors=1)
+    """Two one-core executors against twice a single one, with the same local batch, drivers on these cores too."""
+    one = replace(_bigdl("mkldnn"), cores=1, local_batch=_BATCH // 2, executors=1, confined=True)
     two = replace(one, cores=2, workers=2, executors=2)
     return Comparison(subjects=(two,), peers=(one,), peer_factor=2)
 

@@ -7,14 +7,14 @@ from typing import Protocol
 
 from lines import chosen, emit
 
-_TURNS = 2
+TURNS = 2
 
 
 class Run(Protocol):
     """Something whose speed can be measured again; equal ones are measured once."""
 
     def images_per_second(self) -> float:
-        """Of the median step."""
+        """Without what comes before the first step."""
         ...
 
 
@@ -56,7 +56,7 @@ def run_chosen(
 def _best_speeds(runs: Iterable[Run]) -> dict[Run, float]:
     """Images per second of each run, the best of its turns."""
     best = dict.fromkeys(runs, 0.0)
-    for _ in range(_TURNS):
+    for _ in range(TURNS):
         for run in best:
             speed = run.images_per_second()
             print(f"{run}: {speed:.2f} images/s", file=sys.stderr)

@@ -1,11 +1,11 @@
-"""Training jobs as a user starts them: spark-submit, driver included, on some of this machine's cores and no others."""
+"""Training jobs as a user starts them: spark-submit, on some of this machine's cores."""
 
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +33,7 @@ class Job:
         settings: more keys of the recipe.
         executors: of as many processes, which share the cores evenly; 0 is Spark's local mode.
         driver_gib: heap of the driver, which in local mode is the workers'.
+        confined: the driver to these cores too; Orca's workers bind themselves to theirs.
     """
 
     model: str
@@ -45,6 +46,7 @@ class Job:
     settings: tuple[str, ...] = field(default=())
     executors: int = 0
     driver_gib: int = 4
+    confined: bool = False
 
     def __str__(self) -> str:
         layout = f"{self.workers} x {self.cores // self.workers} cores, {self.local_batch} images each"
@@ -52,25 +54,25 @@ class Job:
         return f"{self.program} {self.model} {self.precision}{settings}, {layout}"
 
     def images_per_second(self) -> float:
-        """Of the median step."""
-        with self.submitted() as (process, _):
-            return finished(process)["images_per_second"]
+        """From the end of the first step to the last line of the run's steps: all that happens between steps counts."""
+        with self.submitted() as (process, output):
+            finished(process)
+            first, *_, last = map(json.loads, (output / "steps.jsonl").read_text().splitlines())
+        images = (last["step"] - first["step"]) * self.workers * self.local_batch
+        return images / (last["seconds"] - first["seconds"])
+
+    @property
+    def rows(self) -> int:
+        """To train on."""
+        return self.workers * self.local_batch * self.steps
 
     @contextmanager
     def submitted(self) -> Iterator[tuple["subprocess.Popen[str]", Path]]:
         """The running job, its stdout and stderr in one pipe, and the model directory that it will make."""
-        data = xrays(self.workers * self.local_batch * self.steps)
+        data = xrays(self.rows)
         with tempfile.TemporaryDirectory(dir=BUILD) as scratch:
             output = Path(scratch) / "model"
-            process = subprocess.Popen(
-                [*self._submit(), *self._arguments(data, output)],
-                cwd=ROOT,
-                env=os.environ | {"PATH": f"{_BIN}{os.pathsep}{os.environ['PATH']}"},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                start_new_session=True,
-            )
+            process = program([*self._submit(), *self._arguments(data, output)])
             try:
                 yield process, output
             finally:
@@ -78,9 +80,9 @@ class Job:
                     process.terminate()
                     process.communicate()
 
-    def _submit(self) -> list[str | Path]:
-        cores = ["taskset", "-c", f"0-{self.cores - 1}"]
-        return [*cores, _BIN / "spark-submit", "--master", self._master, "--driver-memory", f"{self.driver_gib}g"]
+    def _submit(self) -> list[str]:
+        cores = ["taskset", "-c", f"0-{self.cores - 1}"] if self.confined else []
+        return [*cores, "spark-submit", "--master", self._master, "--driver-memory", f"{self.driver_gib}g"]
 
     @property
     def _master(self) -> str:
@@ -98,6 +100,43 @@ class Job:
         )
         flags = [argument for setting in settings for argument in ("--set", setting)]
         return [self.program, "--recipe", "benchmarks/xrays.yaml", "--data", str(data), "--output", str(output), *flags]
+
+
+def program(command: Sequence[str]) -> "subprocess.Popen[str]":
+    """A running program, this environment's before others of its name, its stdout and stderr in one pipe."""
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=os.environ | {"PATH": f"{_BIN}{os.pathsep}{os.environ['PATH']}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def generated(kind: str, *options: str) -> Path:
+    """The dataset of `insitu data KIND DATASET OPTIONS…`, made once under build/bench/."""
+    directory = BUILD / "-".join(["data", kind, *(option.removeprefix("--") for option in options)])
+    if not directory.exists():
+        finished(program(["insitu", "data", kind, str(directory), *options]))
+    return directory
+
+
+def demo_data() -> Path:
+    """What `make demo` trains on."""
+    return generated("xrays", "--images", "5000", "--size", "96", "--seed", "1")
+
+
+def submitted(arguments: Sequence[str], *, tasks: int) -> "subprocess.Popen[str]":
+    """A running job on all cores, its executor's tasks sharing them evenly."""
+    master = ["--master", f"local[{CORES}]", "--conf", f"spark.task.cpus={CORES // tasks}", "--driver-memory", "4g"]
+    return program(["spark-submit", *master, *arguments])
+
+
+def run(arguments: Sequence[str], *, tasks: int = 1) -> dict[str, Any]:
+    """Run such a job to its end, and return its summary."""
+    return finished(submitted(arguments, tasks=tasks))
 
 
 def finished(process: "subprocess.Popen[str]") -> dict[str, Any]:

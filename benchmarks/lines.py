@@ -4,6 +4,9 @@ import argparse
 import json
 from collections.abc import Sequence
 
+_DIGITS = 5
+"""Of a printed value."""
+
 
 def emit(
     benchmark: str, *, subject: tuple[str, float], peer: tuple[str, float], unit: str, less_is_better: bool = False
@@ -22,8 +25,8 @@ def emit(
         "subject": subject[0],
         "peer": peer[0],
         "unit": unit,
-        "subject_value": round(subject[1], 2),
-        "peer_value": round(peer[1], 2),
+        "subject_value": float(f"{subject[1]:.{_DIGITS}g}"),
+        "peer_value": float(f"{peer[1]:.{_DIGITS}g}"),
         "ratio": round(ratio, 3),
     }
     print(json.dumps(line), flush=True)

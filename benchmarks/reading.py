@@ -1,4 +1,4 @@
-"""How fast encoded images come out of Parquet, without decoding them.
+"""How fast encoded images come out of Parquet as NumPy arrays, without decoding them.
 
     python benchmarks/reading.py
 
@@ -15,13 +15,14 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from insitu.data.columns import find_image, find_label
+from insitu.data.inputs import ImageInput
 from insitu.data.readers import PyArrowReader
 from lines import chosen, emit
 from xrays import xrays
 
 _ROWS = 10_240
 _TURNS = 3
-_COLUMNS = ["image", "labels"]
 
 
 def main() -> None:
@@ -52,9 +53,14 @@ def _rows_per_second(read: Callable[[Path], int], data: Path) -> float:
 
 def _pyarrow(data: Path) -> int:
     """Read every row once; returns how many."""
-    reader, path = PyArrowReader(), str(data / "part-0.parquet")
-    row_groups = pq.ParquetFile(path).num_row_groups
-    return sum(len(batch) for group in range(row_groups) for batch in reader.batches(path, group, _COLUMNS))
+    reader, path, rows = PyArrowReader(), str(data / "part-0.parquet"), 0
+    file = pq.ParquetFile(path)
+    images, labels = find_image(file.schema_arrow, name=None), find_label(file.schema_arrow, name=None)
+    encoded = ImageInput(images, size=(224, 224), channels=3)
+    for row_group in range(file.num_row_groups):
+        for batch in reader.batches(path, row_group, [images.name, labels.name]):
+            rows += len(list(zip(encoded.stored(batch), labels.read(batch), strict=True)))
+    return rows
 
 
 def _petastorm(data: Path, pool: str) -> int:
@@ -64,7 +70,11 @@ def _petastorm(data: Path, pool: str) -> int:
     with (
         redirect_stdout(sys.stderr),  # petastorm prints there
         make_batch_reader(
-            data.as_uri(), schema_fields=_COLUMNS, reader_pool_type=pool, num_epochs=1, shuffle_row_groups=False
+            data.as_uri(),
+            schema_fields=["image", "labels"],
+            reader_pool_type=pool,
+            num_epochs=1,
+            shuffle_row_groups=False,
         ) as reader,
     ):
         return sum(len(batch.image) for batch in reader)

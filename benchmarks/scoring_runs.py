@@ -1,22 +1,18 @@
 """What scores: the job, Spark's own way with TensorFlow, and OpenVINO alone."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 
-from job_runs import CORES, ROOT, finished
+from job_runs import CORES, ROOT, finished, run, submitted
 from xrays import BUILD, xrays
 
-_BIN = Path(sys.executable).parent
 _TRAINING_ROWS = 64
 _FILE_ROWS = 256
 _WARM_UP_ROWS = 64
@@ -113,7 +109,7 @@ def scoring(
     places = ["--model", str(model), "--data", str(data), "--output", str(output)]
     condition = ["--where", where] if where else []
     how = ["--precision", precision, "--files-per-batch", str(most), *condition]
-    return _submitted(["jobs/score_batch.py", *places, *how], tasks=tasks)
+    return submitted(["jobs/score_batch.py", *places, *how], tasks=tasks)
 
 
 def files(number: int, *, rows: int = _FILE_ROWS) -> Path:
@@ -140,31 +136,7 @@ def quantised(model: str) -> Path:
             trained = f"{scratch}/model"
             settings = ["--set", f"model.name={model}", "--set", "training.workers=1"]
             recipe = ["--recipe", "benchmarks/xrays.yaml", *settings]
-            run(["jobs/train_cnn.py", *recipe, "--data", str(data), "--output", trained], tasks=1)
+            run(["jobs/train_cnn.py", *recipe, "--data", str(data), "--output", trained])
             of = ["--model", trained, "--data", str(data), "--output", str(directory)]
-            run(["jobs/quantize.py", *of, "--max-drop", "0.99", "--calibration-rows", "64"], tasks=1)
+            run(["jobs/quantize.py", *of, "--max-drop", "0.99", "--calibration-rows", "64"])
     return directory
-
-
-def run(arguments: Sequence[str], *, tasks: int) -> dict[str, Any]:
-    """Run a job on all cores to its end, and return its summary."""
-    return finished(_submitted(arguments, tasks=tasks))
-
-
-def program(command: Sequence[str]) -> "subprocess.Popen[str]":
-    """A running program of this environment, its stdout and stderr in one pipe."""
-    name, *arguments = command
-    environment = os.environ | {"PATH": f"{_BIN}{os.pathsep}{os.environ['PATH']}"}
-    return subprocess.Popen(
-        [str(_BIN / name), *arguments],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def _submitted(arguments: Sequence[str], *, tasks: int) -> "subprocess.Popen[str]":
-    master = ["--master", f"local[{CORES}]", "--conf", f"spark.task.cpus={CORES // tasks}", "--driver-memory", "4g"]
-    return program(["spark-submit", *master, *arguments])

@@ -2,8 +2,8 @@
 
     python benchmarks/training.py [NAME…]
 
-A JSON line a claim on stdout, what is being measured on stderr. All inputs are 224x224. Speeds are those of the
-median step; subjects and peers run in turns, and the best of two turns counts.
+A JSON line a claim on stdout, what is being measured on stderr. All inputs are 224x224. Speeds are those of all steps
+after the first, with what happens between them; subjects and peers run in turns, and the best of two turns counts.
 """
 
 from collections.abc import Callable
@@ -13,6 +13,7 @@ from comparisons import Comparison, run_chosen
 from costs import checkpoint_cost, memory, start_up
 from job_runs import Job
 from keras_runs import Keras
+from training_accuracy import bf16_accuracy
 
 
 def _layouts(job: Job) -> tuple[Job, Job]:
@@ -30,33 +31,38 @@ _DENSENET = Job(model="densenet121")
 _GOOGLENET = Job(model="inception_v1", local_batch=32)
 _VGG = Job(model="vgg16", local_batch=8)
 
+_BATCHES = {_DENSENET: (16, 32), _GOOGLENET: (32, 64)}
+_FROM_PARQUET = replace(_DENSENET, steps=24, settings=("data.shuffle_mib=2",))
+"""Of a worker's 10 MB five windows, each read while the one before it is trained on."""
+
+
+def _vs_keras(job: Job, *, itex: bool) -> Comparison:
+    """The job's layouts against Keras's batches and numbers of operations at once."""
+    settings = [(batch, inter_op) for batch in _BATCHES[job] for inter_op in (1, 2)]
+    peers = tuple(Keras(model=job.model, batch=batch, inter_op=inter_op, itex=itex) for batch, inter_op in settings)
+    return Comparison(subjects=_layouts(job), peers=peers)
+
+
 _COMPARISONS = {
     "parquet_vs_memory": [
-        Comparison(subjects=(_DENSENET,), peers=(replace(_DENSENET, program="benchmarks/in_memory.py"),))
+        Comparison(subjects=(_FROM_PARQUET,), peers=(replace(_FROM_PARQUET, program="benchmarks/in_memory.py"),))
     ],
-    "job_vs_keras": [
-        Comparison(
-            subjects=_layouts(job),
-            peers=tuple(Keras(model=job.model, batch=batch, inter_op=n) for batch in batches for n in (1, 2)),
-        )
-        for job, batches in ((_DENSENET, (16, 32)), (_GOOGLENET, (32, 64)))
-    ],
-    "job_vs_stock": [
-        Comparison(subjects=_layouts(_DENSENET), peers=(Keras(model=_DENSENET.model, batch=32, itex=False),))
-    ],
+    "job_vs_keras": [_vs_keras(job, itex=True) for job in _BATCHES],
+    "job_vs_stock": [_vs_keras(_DENSENET, itex=False)],
     "layout": [Comparison(subjects=_layouts(job)[:1], peers=_layouts(job)[1:]) for job in (_DENSENET, _GOOGLENET)],
     "scaling_2": [_scaling(_DENSENET), _scaling(_VGG)],
     "bf16": [Comparison(subjects=(_DENSENET,), peers=(replace(_DENSENET, precision="fp32"),))],
 }
-_COSTS: dict[str, Callable[[], None]] = {
+_OTHERS: dict[str, Callable[[], None]] = {
     "start_up": start_up,
     "checkpoint_cost": checkpoint_cost,
     "memory": memory,
+    "bf16_accuracy": bf16_accuracy,
 }
 
 
 def main() -> None:
-    run_chosen(__doc__, _COMPARISONS, _COSTS)
+    run_chosen(__doc__, _COMPARISONS, _OTHERS)
 
 
 if __name__ == "__main__":

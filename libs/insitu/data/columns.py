@@ -69,6 +69,10 @@ class LabelColumn:
 
     def read(self, batch: pa.RecordBatch) -> list["np.ndarray | BadLabel"]:
         column = batch.column(batch.schema.get_field_index(self.name))
+        if self.form == "multi_hot" and _is_list(column.type):
+            table = _multi_hot_table(column)
+            if table is not None:
+                return list(table)
         read = _LABEL_READERS[self.form]
         return [_try(read, value) for value in column.to_pylist()]
 
@@ -246,6 +250,15 @@ def _multi_hot(value: object) -> np.ndarray:
     if not np.isin(array, (0, 1)).all():
         raise BadLabel(f"label {value} is no list of 0 and 1")
     return array
+
+
+def _multi_hot_table(column: pa.Array) -> np.ndarray | None:
+    """float32 [B, K] of lists that are all good and equally long, at once; None where a row has to be looked at."""
+    flat = column.flatten()
+    if column.null_count or flat.null_count or not len(column) or len(pc.unique(pc.list_value_length(column))) > 1:
+        return None
+    table = flat.cast(pa.float32(), safe=False).to_numpy().reshape(len(column), -1)
+    return table if np.isin(table, (0, 1)).all() else None
 
 
 def _array(payload: bytes) -> np.ndarray:
