@@ -96,10 +96,12 @@ class RunRecord:
     def _write(self) -> None:
         scratch = Path(self._scratch.name)
         file_system, path = open_filesystem(self._uri)
-        file_system.makedirs(f"{path}/{TENSORBOARD}", exist_ok=True)
         for name, lines in ((HISTORY, self._history), (STEPS, self._steps)):
             (scratch / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
             upload(scratch / name, f"{self._uri}/{name}")
+        file_system.makedirs(
+            f"{path}/{TENSORBOARD}", exist_ok=True
+        )  # not first: it would make a directory that is away
         self._event_file.flush()
         for local in (scratch / TENSORBOARD).iterdir():
             file_system.put_file(str(local), f"{path}/{TENSORBOARD}/{local.name}")
