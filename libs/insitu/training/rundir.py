@@ -15,10 +15,9 @@ from insitu.artifact import upload
 from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, open_filesystem, persist
 from insitu.errors import UserError, WorkerError
 from insitu.recipe import Recipe
-from insitu.training.checkpoints import CheckpointStore
+from insitu.training.checkpoints import RUN, CheckpointStore
 
 T = TypeVar("T")
-_RUN = "run.json"
 _MAY_CHANGE = (
     *("training.workers", "training.epochs", "training.checkpoint", "training.max_restarts"),
     *("training.silence_seconds", "data.reader"),
@@ -94,18 +93,18 @@ class RunDirectory:
             raise UserError("--output", problem, "wait for it, end it, or name another directory")
 
     def _read(self) -> dict[str, Any]:
-        file_system, path = open_filesystem(f"{self.uri}/{_RUN}")
+        file_system, path = open_filesystem(f"{self.uri}/{RUN}")
         try:
             return json.loads(file_system.cat_file(path))
         except (FileNotFoundError, ValueError) as error:
-            problem = f"{self.uri} is not the directory of a run that can be gone on with ({_RUN}: {error})"
+            problem = f"{self.uri} is not the directory of a run that can be gone on with ({RUN}: {error})"
             raise UserError("--output", problem, "remove it, or name another --output") from None
 
     def _write(self, run: dict[str, Any]) -> None:
         with tempfile.TemporaryDirectory(prefix="insitu-") as scratch:
-            local = Path(scratch) / _RUN
+            local = Path(scratch) / RUN
             local.write_text(json.dumps(run))
-            upload(local, f"{self.uri}/{_RUN}")
+            upload(local, f"{self.uri}/{RUN}")
 
     def store(self, *, keep: int) -> CheckpointStore:
         return CheckpointStore(self.checkpoints, keep=keep)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from insitu.cluster.filesystem import persist
 from insitu.errors import WorkerLost
-from insitu.training.engines.base import Engine, Layout, Listener, TrainingJob, TrainingResult
+from insitu.training.engines.base import Engine, Event, Layout, Listener, TrainingJob, TrainingResult
 from insitu.training.rundir import RunDirectory
 
 
@@ -27,6 +27,7 @@ class Supervisor:
         self._run = run
         self._listener = listener
         self.restarts: list[dict[str, int | str]] = []
+        self._written_step = 0
 
     def train(self, job: TrainingJob) -> TrainingResult:
         """Run a job to its end.
@@ -46,7 +47,7 @@ class Supervisor:
                 }
             )
             try:
-                return self._engine.train(replace(job, scratch=self._run.scratch()), self._layout, self._listener)
+                return self._engine.train(replace(job, scratch=self._run.scratch()), self._layout, self._hear)
             except WorkerLost as lost:
                 if len(self.restarts) == training.max_restarts:
                     raise WorkerLost(f"{lost}\nrestarts so far: {len(self.restarts)}, training.max_restarts") from None
@@ -61,8 +62,15 @@ class Supervisor:
     def newest_step(self, job: TrainingJob) -> int | None:
         """The step of the newest valid checkpoint."""
         store = self._run.store(keep=job.recipe.training.checkpoint.keep)
-        newest = persist(lambda: store.newest(_warn), f"reading the checkpoints of {self._run.uri}")
+        newest = persist(
+            lambda: store.newest(_warn, at_least=self._written_step), f"reading the checkpoints of {self._run.uri}"
+        )
         return newest.step if newest else None
+
+    def _hear(self, event: Event) -> None:
+        if event["event"] == "checkpoint" and event["error"] is None:
+            self._written_step = event["step"]
+        self._listener(event)
 
     def _note(self, job: TrainingJob, reason: str) -> None:
         self.restarts.append({"step": job.first_step, "reason": reason})
