@@ -2,7 +2,9 @@
 
 import json
 import os
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,22 @@ def test_run_of_a_living_process_is_not_joined(run: RunDirectory, tmp_path: Path
     note.write_text(json.dumps(json.loads(note.read_text()) | {"pid": os.getppid()}))
     with pytest.raises(UserError, match=rf"is still going on, in process {os.getppid()}; wait for it"):
         run.open(resume=True)
+
+
+def test_of_two_jobs_at_once_one_begins_and_the_other_harms_nothing(tmp_path: Path) -> None:
+    for attempt in range(100):
+        runs = [RunDirectory(f"file://{tmp_path}/{attempt}") for _ in range(2)]
+        together = threading.Barrier(2)
+
+        def begin(run: RunDirectory, together: threading.Barrier = together) -> None:
+            together.wait()
+            run.open(resume=False)
+
+        with ThreadPoolExecutor(2) as threads:
+            errors = [begun.exception() for begun in [threads.submit(begin, run) for run in runs]]
+        assert sorted(run.is_new for run in runs) == [False, True]
+        assert [type(error) for error in errors if error] == [UserError]
+        assert (tmp_path / f"{attempt}.run/run.json").exists()
 
 
 def test_nothing_to_resume_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,15 +4,13 @@ import json
 import os
 import socket
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from insitu.artifact import upload
-from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, open_filesystem, persist
+from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, create, open_filesystem, overwrite, persist
 from insitu.errors import UserError, WorkerError
 from insitu.recipe import Recipe
 from insitu.training.checkpoints import RUN, CheckpointStore
@@ -37,37 +35,48 @@ class RunDirectory:
         self.uri = f"{output.rstrip('/')}.run"
         self.checkpoints = f"{self.uri}/checkpoints"
         self.is_new = False
+        self._run: dict[str, Any] = {}
 
     def open(self, *, resume: bool) -> None:
         """Make the directory, or see whether the one that is there may be gone on from.
 
         Raises:
             UserError: an unfinished run is there and `resume` is not asked for, its job is still running, it is no
-                run's directory, or none can be made.
+                run's directory, or none can be made or reached.
         """
-        file_system, path = open_filesystem(self.uri)
+        owner = {"host": socket.gethostname(), "pid": os.getpid()}
         try:
-            self.is_new = not file_system.exists(path)
-            if self.is_new:
-                file_system.makedirs(path)
-                self._own({})
+            self.is_new = self._make(owner)
         except FILE_SYSTEM_ERRORS as error:
-            if self.is_new:
-                with suppress(*FILE_SYSTEM_ERRORS):
-                    self.remove()
             raise UserError("--output", f"{self.uri} cannot be made ({error})", "name a place that can") from None
-        if not self.is_new:
-            self._check_owner(self._read())
-            if not resume:
-                step = max(self.store(keep=1).steps(), default=0)
-                problem = f"an unfinished run is at {self.uri}, its last checkpoint after step {step}"
-                raise UserError("--output", problem, "add --resume to go on with it, or remove that directory")
-            persist_result(lambda: self._own(self._read()), "taking over the run", self.uri)
-        elif resume:
-            print(f"nothing to resume at {self.uri}: starting from the first step", file=sys.stderr)
+        if self.is_new:
+            self._run = owner
+            if resume:
+                print(f"nothing to resume at {self.uri}: starting from the first step", file=sys.stderr)
+            return
+        run = persist_result(self._read, "reading the run", self.uri)
+        self._check_owner(run)
+        if not resume:
+            step = max(persist_result(self.store(keep=1).steps, "listing the checkpoints", self.uri), default=0)
+            problem = f"an unfinished run is at {self.uri}, its last checkpoint after step {step}"
+            raise UserError("--output", problem, "add --resume to go on with it, or remove that directory")
+        self._write(run | owner)
 
-    def _own(self, run: dict[str, Any]) -> None:
-        self._write(run | {"host": socket.gethostname(), "pid": os.getpid()})
+    def _make(self, run: dict[str, Any]) -> bool:
+        """Make the directory; False where there is one, be it that another job has made it this moment."""
+        file_system, path = open_filesystem(self.uri)
+        if file_system.exists(path):
+            return False
+        try:
+            file_system.makedirs(path)
+        except FileExistsError:
+            return False
+        try:
+            return create(f"{self.uri}/{RUN}", json.dumps(run).encode())
+        except FILE_SYSTEM_ERRORS:
+            with suppress(*FILE_SYSTEM_ERRORS):
+                self.remove()
+            raise
 
     def claim(self, recipe: Recipe, fingerprint: str, additions: dict[str, str]) -> None:
         """Note what is trained on what; in a run that is gone on with, compare it.
@@ -78,13 +87,12 @@ class RunDirectory:
             additions: the fingerprint of each of `data.additions`, by its URI.
 
         Raises:
-            UserError: another recipe or other data than the run began with.
+            UserError: another recipe or other data than the run began with, or the file system is full or stays away.
         """
-        then = self._read()
         now = {"recipe": recipe.model_dump(mode="json"), "fingerprint": fingerprint, "additions": additions}
-        if "recipe" in then:
-            _compare(then, now)
-        persist_result(lambda: self._write(then | now), "noting the recipe", self.uri)
+        if "recipe" in self._run:
+            _compare(self._run, now)
+        self._write(self._run | now)
 
     def _check_owner(self, run: dict[str, Any]) -> None:
         ours = run["host"] == socket.gethostname() and run["pid"] != os.getpid()
@@ -96,15 +104,14 @@ class RunDirectory:
         file_system, path = open_filesystem(f"{self.uri}/{RUN}")
         try:
             return json.loads(file_system.cat_file(path))
-        except (FileNotFoundError, ValueError) as error:
+        except (FileNotFoundError, NotADirectoryError, ValueError) as error:
             problem = f"{self.uri} is not the directory of a run that can be gone on with ({RUN}: {error})"
             raise UserError("--output", problem, "remove it, or name another --output") from None
 
     def _write(self, run: dict[str, Any]) -> None:
-        with tempfile.TemporaryDirectory(prefix="insitu-") as scratch:
-            local = Path(scratch) / RUN
-            local.write_text(json.dumps(run))
-            upload(local, f"{self.uri}/{RUN}")
+        content = json.dumps(run).encode()
+        persist_result(lambda: overwrite(f"{self.uri}/{RUN}", content), "noting what is trained", self.uri)
+        self._run = run
 
     def store(self, *, keep: int) -> CheckpointStore:
         return CheckpointStore(self.checkpoints, keep=keep)
