@@ -88,7 +88,8 @@ def test_output_that_is_away_when_a_worker_dies_costs_no_step(
     place.mkdir()
     gateway: Any = spark.sparkContext._gateway
     killer = Killer([(0, "training")], spark.sparkContext.applicationId, psutil.Process(gateway.proc.pid))
-    written, restarts = [], []
+    written: list[int] = []
+    restarts: list[int] = []
 
     def unplug(event: dict[str, Any]) -> None:
         if event["event"] == "checkpoint" and not restarts and not away.exists():

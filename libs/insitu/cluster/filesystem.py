@@ -100,13 +100,18 @@ def is_full(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
-def persist(action: Callable[[], T], what: str, *, retries: int = 60) -> T:
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def persist(action: Callable[[], T], what: str, *, retries: int = 60, tell: Callable[[str], None] = say) -> T:
     """Do something on a file system that may be away for a while: try again every ten seconds, and say so.
 
     Args:
         action: safe to do again.
         what: names it in the message.
         retries: how often it is tried again.
+        tell: takes the message before each wait.
 
     Raises:
         OSError: it is full, or still away.
@@ -121,6 +126,6 @@ def persist(action: Callable[[], T], what: str, *, retries: int = 60) -> T:
             if is_full(error) or not left:
                 raise
             seconds = left * _RETRY_SECONDS
-            print(f"{what} failed ({error}); trying again for {seconds} s", file=sys.stderr, flush=True)
+            tell(f"{what} failed ({error}); trying again for {seconds} s")
             time.sleep(_RETRY_SECONDS)
     raise AssertionError("the last try returns or raises")

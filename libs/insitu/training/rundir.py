@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, create, open_filesystem, overwrite, persist
+from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, create, open_filesystem, overwrite, persist, say
 from insitu.errors import UserError, WorkerError
 from insitu.recipe import Recipe
 from insitu.training.checkpoints import RUN, CheckpointStore
@@ -129,24 +129,32 @@ class RunDirectory:
         file_system.rm(path, recursive=True)
 
 
-def persist_result(action: Callable[[], T], what: str, uri: str) -> T:
-    """`persist` of what training has made; what a file system raises is the user's to mend.
+def persist_result(
+    action: Callable[[], T],
+    what: str,
+    uri: str,
+    *,
+    setting: str = "--output",
+    tell: Callable[[str], None] = say,
+) -> T:
+    """`persist` once a run has begun; what a file system raises is the user's to mend.
 
     Args:
-        action, what: as for `persist`.
+        action, what, tell: as for `persist`.
         uri: what is read or written.
+        setting: what named it, for the error.
 
     Raises:
         UserError: its file system is full or stays away.
         WorkerError: raised at once where `action` has the workers do it.
     """
     try:
-        return persist(action, what)
+        return persist(action, what, tell=tell)
     except WorkerError:
         raise
     except FILE_SYSTEM_ERRORS as error:
         mend = "free space or wait for it, then give the same command with --resume, which takes the last checkpoint"
-        raise UserError("--output", f"{uri} cannot be written ({error})", mend) from None
+        raise UserError(setting, f"{what} failed at {uri} ({error})", mend) from None
 
 
 def _compare(then: dict[str, Any], now: dict[str, Any]) -> None:

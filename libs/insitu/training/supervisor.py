@@ -1,12 +1,11 @@
 """Runs an engine's jobs, and starts a gang that died again from the newest checkpoint."""
 
-import sys
 from dataclasses import replace
 
-from insitu.cluster.filesystem import persist
+from insitu.cluster.filesystem import say
 from insitu.errors import WorkerLost
 from insitu.training.engines.base import Engine, Event, Layout, Listener, TrainingJob, TrainingResult
-from insitu.training.rundir import RunDirectory
+from insitu.training.rundir import RunDirectory, persist_result
 
 
 class Supervisor:
@@ -34,6 +33,7 @@ class Supervisor:
 
         Raises:
             WorkerLost: workers died more often than `training.max_restarts`.
+            UserError: the output's file system is full, or stays away.
         """
         training = job.recipe.training
         while True:
@@ -60,10 +60,14 @@ class Supervisor:
         return replace(job, resume_step=step if step > job.first_epoch * job.train.steps else None)
 
     def newest_step(self, job: TrainingJob) -> int | None:
-        """The step of the newest valid checkpoint."""
+        """The step of the newest valid checkpoint.
+
+        Raises:
+            UserError: the output's file system is full, or stays away.
+        """
         store = self._run.store(keep=job.recipe.training.checkpoint.keep)
-        newest = persist(
-            lambda: store.newest(_warn, at_least=self._written_step), f"reading the checkpoints of {self._run.uri}"
+        newest = persist_result(
+            lambda: store.newest(say, at_least=self._written_step), "reading the checkpoints", self._run.uri
         )
         return newest.step if newest else None
 
@@ -76,7 +80,3 @@ class Supervisor:
         self.restarts.append({"step": job.first_step, "reason": reason})
         count, most = len(self.restarts), job.recipe.training.max_restarts
         self._listener({"event": "restart", "attempt": count, "of": most, "reason": reason, "step": job.first_step})
-
-
-def _warn(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
