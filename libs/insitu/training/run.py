@@ -224,7 +224,9 @@ class _Watch:
 
     def __init__(self, run: RunDirectory, listener: Listener | None, started: float) -> None:
         self._bar = ProgressBar(sys.stderr)
-        self._record = RunRecord(run.uri, tell=self._bar.say)
+        self._record = persist_result(
+            lambda: RunRecord(run.uri, tell=self._bar.say), "reading the run's record", run.uri
+        )
         self._listener = listener or self._bar
         self._started = started
         self._workers: dict[int, Event] = {}
