@@ -113,6 +113,20 @@ def test_more_epochs_and_other_workers_go_on_and_it_is_said_what_changes(
     assert "local batches of 8 images, before 16" in said
 
 
+def test_gang_begins_without_what_earlier_ones_left(run: RunDirectory, tmp_path: Path) -> None:
+    checkpoints = tmp_path / "model.run/checkpoints"
+    for left in ("step-0000000005", ".step-0000000010.0123abcd"):
+        (checkpoints / left).mkdir(parents=True)
+        (checkpoints / left / "weights.npz").write_text("")
+    first = run.scratch()
+    (Path(first.removeprefix("file://")) / "weights.npz").write_text("")
+    second = run.scratch(kept=f"{first}/weights.npz")
+    third = run.scratch(kept=f"{first}/weights.npz")
+    gangs = {f"file://{place}" for place in (tmp_path / "model.run").glob("gang-*")}
+    assert gangs == {first, third} and second not in gangs
+    assert [place.name for place in checkpoints.iterdir()] == ["step-0000000005"]
+
+
 def test_a_full_file_system_is_told_and_nothing_is_left(small_disk: Callable[[str], Path]) -> None:
     place = small_disk("64k")
     with pytest.raises(OSError), (place / "filler").open("wb") as filler:

@@ -116,13 +116,34 @@ class RunDirectory:
     def store(self, *, keep: int) -> CheckpointStore:
         return CheckpointStore(self.checkpoints, keep=keep)
 
-    def scratch(self) -> str:
-        """A new empty directory for a gang."""
+    def scratch(self, *, kept: str | None = None) -> str:
+        """A new empty directory for a gang; what earlier gangs left is removed.
+
+        Args:
+            kept: URI of a file that a gang left and that is needed yet.
+
+        Raises:
+            UserError: the file system is full, or stays away.
+        """
+        try:
+            self._remove_leftovers(kept)
+        except FILE_SYSTEM_ERRORS as error:
+            say(f"what earlier gangs left in {self.uri} stays there until the end ({error})")
         file_system, path = open_filesystem(f"{self.uri}/gang-{uuid4().hex[:8]}")
         persist_result(
             lambda: file_system.makedirs(path, exist_ok=True), "making a directory for the workers", self.uri
         )
         return file_system.unstrip_protocol(path)
+
+    def _remove_leftovers(self, kept: str | None) -> None:
+        """Gangs' directories, and checkpoints that were being written."""
+        file_system, path = open_filesystem(self.uri)
+        needed = kept.split("/")[-2] if kept else None
+        for directory, prefix in ((path, "gang-"), (f"{path}/checkpoints", ".step-")):
+            places = file_system.ls(directory, detail=False) if file_system.isdir(directory) else []
+            for name in (place.rstrip("/").rpartition("/")[2] for place in places):
+                if name.startswith(prefix) and name != needed:
+                    file_system.rm(f"{directory}/{name}", recursive=True)
 
     def remove(self) -> None:
         file_system, path = open_filesystem(self.uri)

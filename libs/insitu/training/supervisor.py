@@ -47,7 +47,8 @@ class Supervisor:
                 }
             )
             try:
-                return self._engine.train(replace(job, scratch=self._run.scratch()), self._layout, self._hear)
+                scratch = self._run.scratch(kept=job.initial_weights)
+                return self._engine.train(replace(job, scratch=scratch), self._layout, self._hear)
             except WorkerLost as lost:
                 if len(self.restarts) == training.max_restarts:
                     raise WorkerLost(f"{lost}\nrestarts so far: {len(self.restarts)}, training.max_restarts") from None
