@@ -172,6 +172,13 @@ def test_what_is_no_model_directory_is_refused(tmp_path: Path) -> None:
             insitu.load(str(wrong))
 
 
+def test_model_directory_that_cannot_be_read_is_not_taken_for_something_else(model: Path) -> None:
+    (model / artifact.CHECKSUMS).unlink()
+    (model / artifact.CHECKSUMS).symlink_to(model / artifact.CHECKSUMS)
+    with pytest.raises(OSError, match="Too many levels of symbolic links"):
+        insitu.load(str(model))
+
+
 TENSOR_SIGNATURE = replace(
     SIGNATURE,
     inputs=(Tensor("tensor", "float32", (None, 31, 33, 1), "NHWC"),),

@@ -277,12 +277,12 @@ def download(uri: str, local: Path) -> None:
 def _expected(uri: str, setting: str) -> dict[str, str]:
     """The SHA-256 of each file, as the model directory itself says."""
     file_system, path = open_filesystem(f"{uri.rstrip('/')}/{CHECKSUMS}")
-    if not file_system.exists(path):
-        raise UserError(
-            setting, f"{uri} is no model directory (it has no {CHECKSUMS})", "name the --output of a training job"
-        )
     try:
         return json.loads(file_system.cat_file(path))
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(
+            setting, f"{uri} is no model directory (it has no {CHECKSUMS})", "name the --output of a training job"
+        ) from None
     except ValueError:
         raise UserError(setting, f"{uri}: {CHECKSUMS} is not what was written (it is not JSON)", _RESTORE) from None
 

@@ -48,7 +48,10 @@ def run_job(name: str, main: Callable[[], dict[str, Any]]) -> NoReturn:
         sys.exit(_complain(name, "failed: a worker's error, above", code=1))
     except Exception as error:  # the top of a process: everything ends here, with its traceback
         if "SparkContext was shut down" in str(error):
-            sys.exit(_complain(name, "terminated: Spark was shut down", code=143))
+            if _last_signal:
+                sys.exit(_complain(name, "terminated: Spark was shut down", code=143))
+            cause = "by its master or its resource manager, or because its JVM was ended"
+            sys.exit(_complain(name, f"failed: Spark was shut down, and no signal came: {cause}", code=1))
         sys.stderr.write(_spark_failure(error) or traceback.format_exc())
         sys.exit(_complain(name, f"failed: {type(error).__name__}", code=1))
     print(json.dumps(summary), flush=True)

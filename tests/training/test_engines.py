@@ -71,7 +71,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="class")
 def two_workers(spark: SparkSession, engine: str, data: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    tree = recipe_tree(engine=engine, workers=2, precision=PRECISION[engine])
+    often = {"every_minutes": 1e-6}
+    tree = recipe_tree(engine=engine, workers=2, precision=PRECISION[engine], checkpoint=often)
     return Run(spark, tree, data, tmp_path_factory.mktemp(engine) / "model")
 
 
@@ -103,6 +104,12 @@ class TestEngine:
         assert [line["epoch"] for line in history] == [0, 1]
         assert [{**line, "event": "epoch"} for line in history] == epochs
         assert not Path(f"{two_workers.output}.run").exists()
+
+    def test_checkpoint_is_due_when_its_minutes_are_over(self, two_workers: Run) -> None:
+        written = [event for event in two_workers.events if event["event"] == "checkpoint"]
+        assert written[0]["step"] == 1, "no other cause falls on a step within an epoch"
+        assert written[-1]["step"] == 4
+        assert [event["error"] for event in written] == [None] * len(written)
 
     @pytest.mark.slow
     @pytest.mark.parametrize("workers", [1, 2])
@@ -211,10 +218,14 @@ class TestEngine:
         assert worker["threads"] == 2
 
     def test_divergence_is_the_users_to_mend(self, spark: SparkSession, engine: str, data: str, tmp_path: Path) -> None:
+        """And that no checkpoint is written of what is lost is said once."""
         sgd = {"name": "sgd", "learning_rate": 1e30}
+        tree = recipe_tree(engine=engine, optimizer=sgd, global_batch=8, checkpoint={"every_steps": 1})
+        events: list[dict[str, Any]] = []
         with pytest.raises(UserError, match=r"training\.optimizer\.learning_rate: .*NaN.*; lower it"):
-            Run(spark, recipe_tree(engine=engine, optimizer=sgd), data, tmp_path / "model")
-        assert list(tmp_path.iterdir()) == []
+            insitu.train(spark, parse(tree), data=data, output=str(tmp_path / "model"), listener=events.append)
+        errors = [event["error"] for event in events if event["event"] == "checkpoint" and event["error"]]
+        assert errors in ([f"the loss is {loss}; none is written until it is finite"] for loss in ("nan", "inf"))
 
     def test_a_failing_worker_names_itself_and_leaves_nothing(
         self, spark: SparkSession, engine: str, tmp_path: Path

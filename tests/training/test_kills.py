@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from pyspark.sql import SparkSession
 
 import insitu
 from conftest import SEED, Submitted
+from insitu.cluster import filesystem
 from insitu.recipe import parse
 from insitu.training.engines.base import Listener
 from training.digits_rows import digit_rows, recipe_tree, write_rows
@@ -24,6 +26,7 @@ STEPS_PER_EPOCH, EPOCHS = 20, 18
 LOCAL = ["training", "python", "training", "python", "training"]
 STANDALONE = ["executor", "training", "python", "executor", "training"]
 HALTED = ["halted-training", "halted-python"]
+AWAY_SECONDS = 10
 
 
 def random_kills(victims: list[str], seed: int, *, steps: int = STEPS_PER_EPOCH * EPOCHS) -> list[tuple[int, str]]:
@@ -73,6 +76,35 @@ def test_killed_worker_is_restarted_from_the_checkpoint(spark: SparkSession, tmp
     assert restarts == [0, 1], f"seed {SEED}, kill {kill}"
     for ours, theirs in zip(*weights, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_output_that_is_away_when_a_worker_dies_costs_no_step(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(filesystem, "_RETRY_SECONDS", 1)
+    data = write_rows(tmp_path / "data", digit_rows(train=640, validation=33))
+    place, away = tmp_path / "place", tmp_path / "away"
+    place.mkdir()
+    gateway: Any = spark.sparkContext._gateway
+    killer = Killer([(0, "training")], spark.sparkContext.applicationId, psutil.Process(gateway.proc.pid))
+    written: list[int] = []
+    restarts: list[int] = []
+
+    def unplug(event: dict[str, Any]) -> None:
+        if event["event"] == "checkpoint" and not restarts and not away.exists():
+            written.append(event["step"])
+            place.rename(away)
+            killer({"event": "step", "step": event["step"]})
+            threading.Timer(AWAY_SECONDS, away.rename, [place]).start()
+        elif event["event"] == "restart":
+            restarts.append(event["step"])
+
+    recipe = parse(recipe_tree(workers=2, epochs=2, checkpoint={"every_steps": 10}))
+    summary = insitu.train(spark, recipe, data=data, output=str(place / "model"), listener=unplug)
+    assert "trying again" in capsys.readouterr().err, "the output was back before the gang was started again"
+    assert (restarts, summary["steps"]) == (written, 2 * STEPS_PER_EPOCH)
+    assert [path.name for path in place.iterdir()] == ["model"]
 
 
 @pytest.mark.slow

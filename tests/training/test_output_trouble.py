@@ -1,5 +1,6 @@
 """An output file system that is full or away while a run writes to it."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,29 @@ def test_disk_that_is_full_at_the_end_is_told_and_training_is_kept(
     summary = insitu.train(spark, tree, data=data, output=output, resume=True, listener=lambda event: None)
     assert (summary["resumed_from_step"], summary["steps"]) == (40, 40)
     assert [path.name for path in disk.iterdir()] == ["model"]
+
+
+def test_output_that_is_away_at_the_end_is_waited_for(
+    spark: SparkSession, engine: str, tmp_path: Path, data: str
+) -> None:
+    """Away from the last epoch on, and back within the seconds between two tries."""
+    output, away = tmp_path / "output", tmp_path / "away"
+    output.mkdir()
+
+    def come_back() -> None:
+        output.unlink()
+        away.rename(output)
+
+    def unplug(event: dict[str, Any]) -> None:
+        if event["event"] == "epoch":
+            output.rename(away)
+            output.write_text("in its place")
+            threading.Timer(5, come_back).start()
+
+    tree = recipe_tree(engine=engine, epochs=1, max_restarts=0)
+    insitu.train(spark, parse(tree), data=data, output=str(output / "model"), listener=unplug)
+    assert [path.name for path in output.iterdir()] == ["model"]
+    assert insitu.load(str(output / "model"))
 
 
 def test_file_system_that_goes_away_and_comes_back(spark: SparkSession, engine: str, tmp_path: Path, data: str) -> None:

@@ -2,7 +2,9 @@
 
 import json
 import os
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,22 @@ def test_run_of_a_living_process_is_not_joined(run: RunDirectory, tmp_path: Path
     note.write_text(json.dumps(json.loads(note.read_text()) | {"pid": os.getppid()}))
     with pytest.raises(UserError, match=rf"is still going on, in process {os.getppid()}; wait for it"):
         run.open(resume=True)
+
+
+def test_of_two_jobs_at_once_one_begins_and_the_other_harms_nothing(tmp_path: Path) -> None:
+    for attempt in range(100):
+        runs = [RunDirectory(f"file://{tmp_path}/{attempt}") for _ in range(2)]
+        together = threading.Barrier(2)
+
+        def begin(run: RunDirectory, together: threading.Barrier = together) -> None:
+            together.wait()
+            run.open(resume=False)
+
+        with ThreadPoolExecutor(2) as threads:
+            errors = [begun.exception() for begun in [threads.submit(begin, run) for run in runs]]
+        assert sorted(run.is_new for run in runs) == [False, True]
+        assert [type(error) for error in errors if error] == [UserError]
+        assert (tmp_path / f"{attempt}.run/run.json").exists()
 
 
 def test_nothing_to_resume_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -93,6 +111,20 @@ def test_more_epochs_and_other_workers_go_on_and_it_is_said_what_changes(
     assert "resume: training.workers was 2, is 4" in said
     assert "some are read twice" in said
     assert "local batches of 8 images, before 16" in said
+
+
+def test_gang_begins_without_what_earlier_ones_left(run: RunDirectory, tmp_path: Path) -> None:
+    checkpoints = tmp_path / "model.run/checkpoints"
+    for left in ("step-0000000005", ".step-0000000010.0123abcd"):
+        (checkpoints / left).mkdir(parents=True)
+        (checkpoints / left / "weights.npz").write_text("")
+    first = run.scratch()
+    (Path(first.removeprefix("file://")) / "weights.npz").write_text("")
+    second = run.scratch(kept=f"{first}/weights.npz")
+    third = run.scratch(kept=f"{first}/weights.npz")
+    gangs = {f"file://{place}" for place in (tmp_path / "model.run").glob("gang-*")}
+    assert gangs == {first, third} and second not in gangs
+    assert [place.name for place in checkpoints.iterdir()] == ["step-0000000005"]
 
 
 def test_a_full_file_system_is_told_and_nothing_is_left(small_disk: Callable[[str], Path]) -> None:

@@ -174,6 +174,7 @@ def test_undefined_auc_has_no_scalar(tmp_path: Path) -> None:
 
 def test_file_system_that_goes_away_and_comes_back_loses_nothing_and_is_told_once_each(tmp_path: Path) -> None:
     place, away = tmp_path / "run", tmp_path / "away"
+    place.mkdir()
     told: list[str] = []
     with closing(RunRecord(str(place), tell=told.append)) as record:
         record(start())
@@ -196,6 +197,34 @@ def test_file_system_that_goes_away_and_comes_back_loses_nothing_and_is_told_onc
         record(epoch(2))
     assert len(lines(place / "history.jsonl")) == 3
     assert len(told) == 2
+
+
+def test_full_temporary_directory_costs_no_training(
+    tmp_path: Path, small_disk: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "run"
+    place.mkdir()
+    disk = small_disk("64k")
+    monkeypatch.setattr(tempfile, "tempdir", str(disk))
+    with closing(RunRecord(str(place), tell=pytest.fail)) as record:
+        with pytest.raises(OSError), (disk / "filler").open("wb", buffering=0) as filler:
+            while True:
+                filler.write(bytes(4096))
+        for event in attempt(0, 400, epochs=2, steps=200):
+            record(event)
+    board = EventAccumulator(str(place / "tensorboard"), size_guidance={"scalars": 0})
+    board.Reload()
+    assert len(board.Scalars("loss")) == 400
+    assert len(lines(place / "history.jsonl")) == 2
+
+
+def test_directory_that_is_away_is_not_made_in_its_place(tmp_path: Path) -> None:
+    told: list[str] = []
+    record = RunRecord(str(tmp_path / "run"), tell=told.append)
+    record(epoch(0))
+    record.close()
+    assert len(told) == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_file_system_that_stays_away_does_not_end_the_run(tmp_path: Path) -> None:

@@ -25,7 +25,6 @@ FILE_SYSTEM_ERRORS = (OSError, RuntimeError)
 
 T = TypeVar("T")
 _RETRY_SECONDS = 10
-_RETRIES = 60
 
 _PLAIN = re.compile(r"(?P<root>(file|hdfs):(//[^/]*)?)(?P<path>/.*)", re.DOTALL)
 
@@ -96,27 +95,37 @@ def overwrite(uri: str, content: bytes) -> None:
     file_system.mv(f"{path}.part", path, overwrite=True)
 
 
-def persist(action: Callable[[], T], what: str) -> T:
-    """Do something on a file system that may be away for a while: try for ten minutes, and say so.
+def is_full(error: BaseException) -> bool:
+    """Whether a file system raised it for lack of space or quota, which waiting does not mend."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def persist(action: Callable[[], T], what: str, *, retries: int = 60, tell: Callable[[str], None] = say) -> T:
+    """Do something on a file system that may be away for a while: try again every ten seconds, and say so.
 
     Args:
         action: safe to do again.
         what: names it in the message.
+        retries: how often it is tried again.
+        tell: takes the message before each wait.
 
     Raises:
         OSError: it is full, or still away.
         WorkerError: raised at once where `action` has the workers do it.
     """
-    for left in range(_RETRIES, -1, -1):
+    for left in range(retries, -1, -1):
         try:
             return action()
         except WorkerError:
             raise
         except FILE_SYSTEM_ERRORS as error:
-            full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-            if full or not left:
+            if is_full(error) or not left:
                 raise
             seconds = left * _RETRY_SECONDS
-            print(f"{what} failed ({error}); trying again for {seconds} s", file=sys.stderr, flush=True)
+            tell(f"{what} failed ({error}); trying again for {seconds} s")
             time.sleep(_RETRY_SECONDS)
     raise AssertionError("the last try returns or raises")

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _POLL_SECONDS = 1
 _STOP_SECONDS = 60
 _LONGEST_STOP_SECONDS = 600
+_CANCEL_SECONDS = 60
 _SETTLE_SECONDS = 1
 
 
@@ -78,8 +79,9 @@ def run_gang(
     watchdog = Watchdog(listener, workers=layout.workers, silence_seconds=silence_seconds)
     group = f"insitu-gang-{uuid4().hex[:8]}"
     server = ProgressServer(host, watchdog, bind=conf.get("spark.driver.bindAddress"))
-    with _interrupts_only_python(), closing(watchdog), server, ThreadPoolExecutor(1) as thread:
-        job = thread.submit(_run_job, context, group, partial(_member, work, layout, server.reporter()), layout.workers)
+    with _interrupts_only_python(), closing(watchdog), server:
+        member = partial(_member, work, layout, server.reporter())
+        job = in_background(partial(_run_job, context, group, member, layout.workers))
         try:
             stuck = _watch(job, watchdog)
         except (KeyboardInterrupt, SystemExit):
@@ -90,7 +92,7 @@ def run_gang(
         finally:
             if not job.done():
                 context.cancelJobGroup(group)
-                wait_for([job])
+                wait_for_cancelled(job)
         if stuck:
             raise WorkerLost(stuck)
         error = job.exception()
@@ -101,6 +103,30 @@ def run_gang(
             raise watchdog.failure(_lost_executor(spark, str(error)), str(error)) from None
     if watchdog.error:
         raise watchdog.error
+
+
+def in_background(work: Callable[[], None]) -> "Future[None]":
+    """Start in a daemon thread, which keeps no process from ending, as that of an executor would."""
+    future: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            work()
+            future.set_result(None)
+        except BaseException as error:  # whoever asks the future gets it
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="insitu-gang", daemon=True).start()
+    return future
+
+
+def wait_for_cancelled(job: "Future[None]") -> None:
+    """Wait for a Spark job that was cancelled, for a minute at most."""
+    if not wait_for([job], _CANCEL_SECONDS).done:
+        line = (
+            f"Spark has not ended the cancelled gang within {_CANCEL_SECONDS} s: its tasks may still hold their cores"
+        )
+        print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from insitu import artifact
-from insitu.cluster.filesystem import open_filesystem, persist
+from insitu.cluster.filesystem import open_filesystem, say
 from insitu.data.plan import Rows, ShardPlan
 from insitu.data.scan import BadRow
 from insitu.provenance import code_version, environment
@@ -58,11 +58,17 @@ def publish(
         quarantine = pa.Table.from_pylist([asdict(row) for row in prepared.scan.bad], _QUARANTINE)
         pq.write_table(quarantine, directory / artifact.QUARANTINE)
         rows = [piece for shard in validation.shards for piece in shard]
-        predictions = persist(lambda: _predictions(rows, result.predictions), "reading the predictions")
+        scored = result.predictions
+        predictions = persist_result(lambda: _predictions(rows, scored), "reading the predictions", run.uri)
         pq.write_table(predictions, directory / artifact.PREDICTIONS)
-        sample = persist(lambda: reference(prepared, validation, predictions), "reading validation rows")
+        sample = persist_result(
+            lambda: reference(prepared, validation, predictions),
+            "reading validation rows",
+            prepared.dataset.uri,
+            setting="--data",
+        )
         pq.write_table(sample, directory / artifact.REFERENCE)
-        persist(lambda: _fetch_record(run, directory), "reading the run's record")
+        persist_result(lambda: fetch_record(run, directory), "reading the run's record", run.uri)
         history = "".join(json.dumps(line) + "\n" for line in result.history)
         (directory / artifact.HISTORY).write_text(history)
         read_images = _image_reader(prepared, validation, rows) if recipe.data.input == "image" else None
@@ -171,11 +177,21 @@ def _image_reader(prepared: Prepared, validation: ShardPlan, rows: Sequence[Rows
     return read
 
 
-def _fetch_record(run: RunDirectory, directory: Path) -> None:
-    """Steps and TensorBoard's files, as they were written while the run went on."""
+def fetch_record(run: RunDirectory, directory: Path) -> None:
+    """Steps and TensorBoard's files, as far as they could be written while the run went on; what is missing is said.
+
+    Raises:
+        OSError: the run's directory is away.
+    """
     file_system, path = open_filesystem(run.uri)
-    file_system.get_file(f"{path}/{artifact.STEPS}", str(directory / artifact.STEPS))
-    file_system.get(f"{path}/{artifact.TENSORBOARD}", str(directory / artifact.TENSORBOARD), recursive=True)
+    there = {name.rstrip("/").rpartition("/")[2] for name in file_system.ls(path, detail=False)}
+    (directory / artifact.STEPS).touch()
+    if artifact.STEPS in there:
+        file_system.get_file(f"{path}/{artifact.STEPS}", str(directory / artifact.STEPS))
+    if artifact.TENSORBOARD in there:
+        file_system.get(f"{path}/{artifact.TENSORBOARD}", str(directory / artifact.TENSORBOARD), recursive=True)
+    for name in sorted({artifact.STEPS, artifact.TENSORBOARD} - there):
+        say(f"{run.uri} has no {name}: the model is published without what it would hold")
 
 
 _QUARANTINE = pa.schema(

@@ -34,7 +34,7 @@ class Pulse(tf.keras.callbacks.Callback):
 
     A checkpoint belongs to a step after which no worker has begun the next; at an epoch's last step it
     is written once the callbacks before this one are done with the epoch. None is written of a loss that is
-    not finite.
+    not finite, which is said once.
 
     Args:
         job: what is trained.
@@ -62,7 +62,7 @@ class Pulse(tf.keras.callbacks.Callback):
         self._store = CheckpointStore(job.checkpoints, keep=self._settings.keep)
         self._step = self._pulse_step = job.first_step
         self._next_pulse = job.first_step + 1
-        self._save_due = self._stopping = False
+        self._save_due = self._stopping = self._told_of_loss = False
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._pulse_time = self._save_time = time.monotonic()
@@ -117,6 +117,9 @@ class Pulse(tf.keras.callbacks.Callback):
     def _act(self) -> None:
         if self._save_due and math.isfinite(self._loss):
             self._save()
+        elif self._save_due and not self._told_of_loss:
+            self._told_of_loss = True
+            self._report(0.0, f"the loss is {self._loss}; none is written until it is finite")
         if self._stopping:
             raise Finished
 
@@ -130,10 +133,12 @@ class Pulse(tf.keras.callbacks.Callback):
             best_weights=(self._early_stopping and self._early_stopping.best_weights) or [],
             state={callback.name: callback.state() for callback in self._stateful},
         )
-        self._save_due, self._save_time = False, time.monotonic()
+        self._save_due, self._save_time, self._told_of_loss = False, time.monotonic(), False
+        error = self._write(checkpoint) if self._rank == 0 else None
+        self._report(time.monotonic() - started, error)
+
+    def _report(self, seconds: float, error: str | None) -> None:
         if self._rank == 0:
-            error = self._write(checkpoint)
-            seconds = time.monotonic() - started
             self._reporter({"event": "checkpoint", "step": self._step, "seconds": seconds, "error": error})
 
     def _write(self, checkpoint: Checkpoint) -> str | None:

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,13 @@ class Record(tf.keras.callbacks.Callback):
         if scored is None or not all(map(np.array_equal, scored, weights)):
             self._validation.score(weights, kept["epoch"])
         if self._rank == 0:
-            persist_result(lambda: self._leave(weights, kept), "leaving the result", self._job.scratch)
+            leave = partial(self._leave, weights, kept)
+            persist_result(leave, "leaving the result", self._job.scratch, tell=self._tell_of_wait)
+
+    def _tell_of_wait(self, reason: str) -> None:
+        """To wait is no silence, and the driver's log is the one that is read."""
+        self._reporter.advance()
+        self._reporter({"event": "waiting", "reason": reason})
 
     def _loss_sum(self) -> float:
         return self._earlier_loss + self._mean_loss * self._epoch_steps

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from insitu import artifact, models
 from insitu.bigdl import refusals
-from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, persist, qualify
+from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, qualify
 from insitu.errors import UserError
 from insitu.models.transfer import start_from
 from insitu.recipe import Recipe
@@ -18,7 +18,7 @@ from insitu.tracking import Tracking
 from insitu.training.engines.base import Engine, Event, Listener, TrainingJob, TrainingResult
 from insitu.training.prepare import Prepared, check_batch, prepare, resolve, shard
 from insitu.training.publish import provenance, publish
-from insitu.training.rundir import RunDirectory
+from insitu.training.rundir import RunDirectory, persist_result
 from insitu.training.supervisor import Supervisor
 from insitu.training.watch import ProgressBar
 from insitu.training.watch_record import RunRecord
@@ -104,7 +104,7 @@ def train(
             resumed_from, result = _train_phases(supervisor, first)
         # bf16 is how the training computed: stored in the layers it would go wherever the model is loaded or converted
         model = build_model(recipe, len(prepared.class_names), precision="fp32")
-        model.set_weights(persist(lambda: load_weights(result.weights), "reading the weights"))
+        model.set_weights(persist_result(lambda: load_weights(result.weights), "reading the weights", run.uri))
         summary = {
             "output": output,
             "engine": recipe.training.engine,
@@ -137,8 +137,15 @@ def train(
                 started=started,
             ),
         )
-    run.remove()
+    _remove_published(run)
     return summary | (tracking.attempt(lambda: tracking.log_training(output), output) if tracking else {})
+
+
+def _remove_published(run: RunDirectory) -> None:
+    try:
+        run.remove()
+    except FILE_SYSTEM_ERRORS as error:
+        print(f"the model is published; {run.uri} could not be removed ({error}): remove it", file=sys.stderr)
 
 
 def check(recipe: Recipe) -> None:
@@ -176,7 +183,7 @@ def _transferred(recipe: Recipe, prepared: Prepared, parent: "Parent", run: RunD
     model = build_model(recipe, len(prepared.class_names))
     start_from(model, source, keep_head=recipe.model.keep_head)
     uri = f"{run.uri}/initial.npz"
-    save_weights(model.get_weights(), uri)
+    persist_result(lambda: save_weights(model.get_weights(), uri), "writing the initial weights", run.uri)
     return uri
 
 
@@ -217,7 +224,9 @@ class _Watch:
 
     def __init__(self, run: RunDirectory, listener: Listener | None, started: float) -> None:
         self._bar = ProgressBar(sys.stderr)
-        self._record = RunRecord(run.uri, tell=self._bar.say)
+        self._record = persist_result(
+            lambda: RunRecord(run.uri, tell=self._bar.say), "reading the run's record", run.uri
+        )
         self._listener = listener or self._bar
         self._started = started
         self._workers: dict[int, Event] = {}

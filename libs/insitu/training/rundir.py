@@ -4,21 +4,18 @@ import json
 import os
 import socket
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from insitu.artifact import upload
-from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, open_filesystem, persist
+from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, create, open_filesystem, overwrite, persist, say
 from insitu.errors import UserError, WorkerError
 from insitu.recipe import Recipe
-from insitu.training.checkpoints import CheckpointStore
+from insitu.training.checkpoints import RUN, CheckpointStore
 
 T = TypeVar("T")
-_RUN = "run.json"
 _MAY_CHANGE = (
     *("training.workers", "training.epochs", "training.checkpoint", "training.max_restarts"),
     *("training.silence_seconds", "data.reader"),
@@ -38,37 +35,48 @@ class RunDirectory:
         self.uri = f"{output.rstrip('/')}.run"
         self.checkpoints = f"{self.uri}/checkpoints"
         self.is_new = False
+        self._run: dict[str, Any] = {}
 
     def open(self, *, resume: bool) -> None:
         """Make the directory, or see whether the one that is there may be gone on from.
 
         Raises:
             UserError: an unfinished run is there and `resume` is not asked for, its job is still running, it is no
-                run's directory, or none can be made.
+                run's directory, or none can be made or reached.
         """
-        file_system, path = open_filesystem(self.uri)
+        owner = {"host": socket.gethostname(), "pid": os.getpid()}
         try:
-            self.is_new = not file_system.exists(path)
-            if self.is_new:
-                file_system.makedirs(path)
-                self._own({})
+            self.is_new = self._make(owner)
         except FILE_SYSTEM_ERRORS as error:
-            if self.is_new:
-                with suppress(*FILE_SYSTEM_ERRORS):
-                    self.remove()
             raise UserError("--output", f"{self.uri} cannot be made ({error})", "name a place that can") from None
-        if not self.is_new:
-            self._check_owner(self._read())
-            if not resume:
-                step = max(self.store(keep=1).steps(), default=0)
-                problem = f"an unfinished run is at {self.uri}, its last checkpoint after step {step}"
-                raise UserError("--output", problem, "add --resume to go on with it, or remove that directory")
-            persist_result(lambda: self._own(self._read()), "taking over the run", self.uri)
-        elif resume:
-            print(f"nothing to resume at {self.uri}: starting from the first step", file=sys.stderr)
+        if self.is_new:
+            self._run = owner
+            if resume:
+                print(f"nothing to resume at {self.uri}: starting from the first step", file=sys.stderr)
+            return
+        run = persist_result(self._read, "reading the run", self.uri)
+        self._check_owner(run)
+        if not resume:
+            step = max(persist_result(self.store(keep=1).steps, "listing the checkpoints", self.uri), default=0)
+            problem = f"an unfinished run is at {self.uri}, its last checkpoint after step {step}"
+            raise UserError("--output", problem, "add --resume to go on with it, or remove that directory")
+        self._write(run | owner)
 
-    def _own(self, run: dict[str, Any]) -> None:
-        self._write(run | {"host": socket.gethostname(), "pid": os.getpid()})
+    def _make(self, run: dict[str, Any]) -> bool:
+        """Make the directory; False where there is one, be it that another job has made it this moment."""
+        file_system, path = open_filesystem(self.uri)
+        if file_system.exists(path):
+            return False
+        try:
+            file_system.makedirs(path)
+        except FileExistsError:
+            return False
+        try:
+            return create(f"{self.uri}/{RUN}", json.dumps(run).encode())
+        except FILE_SYSTEM_ERRORS:
+            with suppress(*FILE_SYSTEM_ERRORS):
+                self.remove()
+            raise
 
     def claim(self, recipe: Recipe, fingerprint: str, additions: dict[str, str]) -> None:
         """Note what is trained on what; in a run that is gone on with, compare it.
@@ -79,13 +87,12 @@ class RunDirectory:
             additions: the fingerprint of each of `data.additions`, by its URI.
 
         Raises:
-            UserError: another recipe or other data than the run began with.
+            UserError: another recipe or other data than the run began with, or the file system is full or stays away.
         """
-        then = self._read()
         now = {"recipe": recipe.model_dump(mode="json"), "fingerprint": fingerprint, "additions": additions}
-        if "recipe" in then:
-            _compare(then, now)
-        persist_result(lambda: self._write(then | now), "noting the recipe", self.uri)
+        if "recipe" in self._run:
+            _compare(self._run, now)
+        self._write(self._run | now)
 
     def _check_owner(self, run: dict[str, Any]) -> None:
         ours = run["host"] == socket.gethostname() and run["pid"] != os.getpid()
@@ -94,53 +101,81 @@ class RunDirectory:
             raise UserError("--output", problem, "wait for it, end it, or name another directory")
 
     def _read(self) -> dict[str, Any]:
-        file_system, path = open_filesystem(f"{self.uri}/{_RUN}")
+        file_system, path = open_filesystem(f"{self.uri}/{RUN}")
         try:
             return json.loads(file_system.cat_file(path))
-        except (FileNotFoundError, ValueError) as error:
-            problem = f"{self.uri} is not the directory of a run that can be gone on with ({_RUN}: {error})"
+        except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+            problem = f"{self.uri} is not the directory of a run that can be gone on with ({RUN}: {error})"
             raise UserError("--output", problem, "remove it, or name another --output") from None
 
     def _write(self, run: dict[str, Any]) -> None:
-        with tempfile.TemporaryDirectory(prefix="insitu-") as scratch:
-            local = Path(scratch) / _RUN
-            local.write_text(json.dumps(run))
-            upload(local, f"{self.uri}/{_RUN}")
+        content = json.dumps(run).encode()
+        persist_result(lambda: overwrite(f"{self.uri}/{RUN}", content), "noting what is trained", self.uri)
+        self._run = run
 
     def store(self, *, keep: int) -> CheckpointStore:
         return CheckpointStore(self.checkpoints, keep=keep)
 
-    def scratch(self) -> str:
-        """A new empty directory for a gang."""
+    def scratch(self, *, kept: str | None = None) -> str:
+        """A new empty directory for a gang; what earlier gangs left is removed.
+
+        Args:
+            kept: URI of a file that a gang left and that is needed yet.
+
+        Raises:
+            UserError: the file system is full, or stays away.
+        """
+        try:
+            self._remove_leftovers(kept)
+        except FILE_SYSTEM_ERRORS as error:
+            say(f"what earlier gangs left in {self.uri} stays there until the end ({error})")
         file_system, path = open_filesystem(f"{self.uri}/gang-{uuid4().hex[:8]}")
         persist_result(
             lambda: file_system.makedirs(path, exist_ok=True), "making a directory for the workers", self.uri
         )
         return file_system.unstrip_protocol(path)
 
+    def _remove_leftovers(self, kept: str | None) -> None:
+        """Gangs' directories, and checkpoints that were being written."""
+        file_system, path = open_filesystem(self.uri)
+        needed = kept.split("/")[-2] if kept else None
+        for directory, prefix in ((path, "gang-"), (f"{path}/checkpoints", ".step-")):
+            places = file_system.ls(directory, detail=False) if file_system.isdir(directory) else []
+            for name in (place.rstrip("/").rpartition("/")[2] for place in places):
+                if name.startswith(prefix) and name != needed:
+                    file_system.rm(f"{directory}/{name}", recursive=True)
+
     def remove(self) -> None:
         file_system, path = open_filesystem(self.uri)
         file_system.rm(path, recursive=True)
 
 
-def persist_result(action: Callable[[], T], what: str, uri: str) -> T:
-    """`persist` of what training has made; what a file system raises is the user's to mend.
+def persist_result(
+    action: Callable[[], T],
+    what: str,
+    uri: str,
+    *,
+    setting: str = "--output",
+    tell: Callable[[str], None] = say,
+) -> T:
+    """`persist` once a run has begun; what a file system raises is the user's to mend.
 
     Args:
-        action, what: as for `persist`.
+        action, what, tell: as for `persist`.
         uri: what is read or written.
+        setting: what named it, for the error.
 
     Raises:
         UserError: its file system is full or stays away.
         WorkerError: raised at once where `action` has the workers do it.
     """
     try:
-        return persist(action, what)
+        return persist(action, what, tell=tell)
     except WorkerError:
         raise
     except FILE_SYSTEM_ERRORS as error:
         mend = "free space or wait for it, then give the same command with --resume, which takes the last checkpoint"
-        raise UserError("--output", f"{uri} cannot be written ({error})", mend) from None
+        raise UserError(setting, f"{what} failed at {uri} ({error})", mend) from None
 
 
 def _compare(then: dict[str, Any], now: dict[str, Any]) -> None:

@@ -1,12 +1,11 @@
 """Runs an engine's jobs, and starts a gang that died again from the newest checkpoint."""
 
-import sys
 from dataclasses import replace
 
-from insitu.cluster.filesystem import persist
+from insitu.cluster.filesystem import say
 from insitu.errors import WorkerLost
-from insitu.training.engines.base import Engine, Layout, Listener, TrainingJob, TrainingResult
-from insitu.training.rundir import RunDirectory
+from insitu.training.engines.base import Engine, Event, Layout, Listener, TrainingJob, TrainingResult
+from insitu.training.rundir import RunDirectory, persist_result
 
 
 class Supervisor:
@@ -27,12 +26,14 @@ class Supervisor:
         self._run = run
         self._listener = listener
         self.restarts: list[dict[str, int | str]] = []
+        self._written_step = 0
 
     def train(self, job: TrainingJob) -> TrainingResult:
         """Run a job to its end.
 
         Raises:
             WorkerLost: workers died more often than `training.max_restarts`.
+            UserError: the output's file system is full, or stays away.
         """
         training = job.recipe.training
         while True:
@@ -46,7 +47,8 @@ class Supervisor:
                 }
             )
             try:
-                return self._engine.train(replace(job, scratch=self._run.scratch()), self._layout, self._listener)
+                scratch = self._run.scratch(kept=job.initial_weights)
+                return self._engine.train(replace(job, scratch=scratch), self._layout, self._hear)
             except WorkerLost as lost:
                 if len(self.restarts) == training.max_restarts:
                     raise WorkerLost(f"{lost}\nrestarts so far: {len(self.restarts)}, training.max_restarts") from None
@@ -59,16 +61,23 @@ class Supervisor:
         return replace(job, resume_step=step if step > job.first_epoch * job.train.steps else None)
 
     def newest_step(self, job: TrainingJob) -> int | None:
-        """The step of the newest valid checkpoint."""
+        """The step of the newest valid checkpoint.
+
+        Raises:
+            UserError: the output's file system is full, or stays away.
+        """
         store = self._run.store(keep=job.recipe.training.checkpoint.keep)
-        newest = persist(lambda: store.newest(_warn), f"reading the checkpoints of {self._run.uri}")
+        newest = persist_result(
+            lambda: store.newest(say, at_least=self._written_step), "reading the checkpoints", self._run.uri
+        )
         return newest.step if newest else None
+
+    def _hear(self, event: Event) -> None:
+        if event["event"] == "checkpoint" and event["error"] is None:
+            self._written_step = event["step"]
+        self._listener(event)
 
     def _note(self, job: TrainingJob, reason: str) -> None:
         self.restarts.append({"step": job.first_step, "reason": reason})
         count, most = len(self.restarts), job.recipe.training.max_restarts
         self._listener({"event": "restart", "attempt": count, "of": most, "reason": reason, "step": job.first_step})
-
-
-def _warn(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -18,7 +18,7 @@ class ProgressBar:
 
     On a terminal a bar counts the optimiser steps of the whole run, and shows the epoch, loss, last
     validation metric, images/s of all workers and the time left; elsewhere there is a line every
-    30 s. Epochs, workers, restarts and failed checkpoints leave a line on both.
+    30 s. Epochs, workers, waits, restarts and failed checkpoints leave a line on both.
 
     Args:
         stream: a text stream, such as `sys.stderr`. A slow one is written to twice a second at most, and for each line.
@@ -45,6 +45,8 @@ class ProgressBar:
                 self._epoch(event)
             case "checkpoint":
                 self._checkpoint(event)
+            case "waiting":
+                self.say(event["reason"])
             case "restart":
                 self.say(f"restart {event['attempt']} of {event['of']} at step {event['step']}: {event['reason']}")
 

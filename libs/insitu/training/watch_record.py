@@ -1,13 +1,11 @@
 """What a run writes about itself while it runs: history, steps, and scalars for TensorBoard."""
 
 import json
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from insitu.artifact import HISTORY, upload
-from insitu.cluster.filesystem import open_filesystem
+from insitu.artifact import HISTORY
+from insitu.cluster.filesystem import open_filesystem, overwrite
 from insitu.training.engines.base import Event
 from insitu.training.watch_tensorboard import EventFile
 from insitu.training.watch_upload import PatientUpload
@@ -33,14 +31,16 @@ class RunRecord:
     Args:
         uri: the directory; what an earlier record left there is gone on with.
         tell: takes a line for the user when the directory cannot be written, and when it can again.
+
+    Raises:
+        OSError: what an earlier record left cannot be read.
     """
 
     def __init__(self, uri: str, *, tell: Callable[[str], None]) -> None:
         self._uri = uri
         self._history = _read_lines(f"{uri}/{HISTORY}")
         self._steps = _read_lines(f"{uri}/{STEPS}")
-        self._scratch = tempfile.TemporaryDirectory(prefix="insitu-")
-        self._event_file = EventFile(Path(self._scratch.name) / TENSORBOARD)
+        self._event_file = EventFile()
         self._upload = PatientUpload(self._write, destination=uri, tell=tell)
         self._next_point_seconds = self._next_upload_seconds = 0.0
 
@@ -63,8 +63,6 @@ class RunRecord:
     def close(self) -> None:
         """Write all that is left; waits for a file system that is away, but no longer than a minute."""
         self._upload.close()
-        self._event_file.close()
-        self._scratch.cleanup()
 
     # The lists below are replaced and never changed: the upload's thread reads them.
 
@@ -94,19 +92,18 @@ class RunRecord:
         self._upload.request()
 
     def _write(self) -> None:
-        scratch = Path(self._scratch.name)
         file_system, path = open_filesystem(self._uri)
-        file_system.makedirs(f"{path}/{TENSORBOARD}", exist_ok=True)
         for name, lines in ((HISTORY, self._history), (STEPS, self._steps)):
-            (scratch / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
-            upload(scratch / name, f"{self._uri}/{name}")
-        self._event_file.flush()
-        for local in (scratch / TENSORBOARD).iterdir():
-            file_system.put_file(str(local), f"{path}/{TENSORBOARD}/{local.name}")
+            overwrite(f"{self._uri}/{name}", "".join(json.dumps(line) + "\n" for line in lines).encode())
+        # Not first: it would make a run's directory that is away.
+        file_system.makedirs(f"{path}/{TENSORBOARD}", exist_ok=True)
+        file_system.pipe_file(f"{path}/{TENSORBOARD}/{self._event_file.name}", self._event_file.content())
 
 
 def _read_lines(uri: str) -> list[Line]:
     file_system, path = open_filesystem(uri)
-    if not file_system.exists(path):
+    try:
+        content = file_system.cat_file(path)
+    except FileNotFoundError:
         return []
-    return [json.loads(line) for line in file_system.cat_file(path).splitlines()]
+    return [json.loads(line) for line in content.splitlines()]

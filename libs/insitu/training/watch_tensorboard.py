@@ -4,7 +4,7 @@ import os
 import socket
 import time
 from collections.abc import Mapping
-from pathlib import Path
+from io import BytesIO
 from typing import Any
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
@@ -18,14 +18,16 @@ class EventFile:
     `tf.summary` writes the same file, but cannot write the mark by which TensorBoard drops the
     steps that a restarted run repeats. TensorBoard's `EventFileWriter` can, but loads TensorFlow.
 
-    Args:
-        directory: a local one; it is made.
+    It is kept in memory, some megabytes a day: a full temporary directory would end the training.
+
+    Attributes:
+        name: of the file, as TensorBoard knows its own.
     """
 
-    def __init__(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
-        self._writer = RecordWriter((directory / name).open("wb"))
+    def __init__(self) -> None:
+        self.name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
+        self._content = BytesIO()
+        self._writer = RecordWriter(self._content)
         self._add(file_version="brain.Event:2")
 
     def restart(self, *, after_step: int) -> None:
@@ -36,11 +38,9 @@ class EventFile:
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
         self._add(step=step, summary=Summary(value=values))
 
-    def flush(self) -> None:
-        self._writer.flush()
-
-    def close(self) -> None:
-        self._writer.close()
+    def content(self) -> bytes:
+        """All so far; while another thread adds to it, the last record may be cut, as in a file that grows."""
+        return self._content.getvalue()
 
     def _add(self, **fields: Any) -> None:
         self._writer.write(Event(wall_time=time.time(), **fields).SerializeToString())

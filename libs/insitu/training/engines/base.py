@@ -27,7 +27,8 @@ step: about once a second: `step` (done in the whole run), `epoch`, mean `loss` 
     `learning_rate`, `images_per_second` since the last one, and `seconds` since the run began;
 validation: `epoch`, and the `rows` of `of` that rank 0 has scored;
 epoch: a line of the history, as in `TrainingResult.history`;
-checkpoint: of `step`, took `seconds`; `error` says why it could not be written;
+checkpoint: of `step`, took `seconds`; `error` says why it could not be written, once where it is the loss;
+waiting: the training is done, and rank 0 waits for the output's file system, for `reason`;
 restart: the gang died for `reason` and is started again from `step`, attempt `attempt` of `of`.
 """
 

@@ -25,7 +25,7 @@ from insitu.bigdl.memory import check_memory, estimate
 from insitu.bigdl.trainer import Trainer
 from insitu.bigdl.vectors import write_start, write_vector
 from insitu.cluster.executors import executor_cores, executor_host, executor_ids
-from insitu.cluster.filesystem import open_filesystem, persist
+from insitu.cluster.filesystem import open_filesystem
 from insitu.cluster.interrupts import DeferredInterrupts
 from insitu.data.pipeline import Source
 from insitu.data.plan import ShardPlan
@@ -34,6 +34,7 @@ from insitu.recipe import Recipe
 from insitu.training.checkpoints import Checkpoint, load_checkpoint
 from insitu.training.engines.base import Layout, Listener, TrainingJob, TrainingResult
 from insitu.training.engines.bigdl_run import BigdlRun
+from insitu.training.rundir import persist_result
 from insitu.training.weights import load_weights
 from insitu.training.worker import build_model
 
@@ -64,7 +65,9 @@ class BigdlEngine:
             weights = restored.weights
         else:
             weights = load_weights(job.initial_weights) if job.initial_weights else model.get_weights()
-        persist(lambda: _write_inputs(job, converted, weights, restored), "writing the initial weights")
+        persist_result(
+            lambda: _write_inputs(job, converted, weights, restored), "writing the initial weights", job.scratch
+        )
         settings = _settings(job, converted, engine_type, layout) | executors
         silence = job.recipe.training.silence_seconds
         with DeferredInterrupts(_tell_of_stop) as interrupts:

@@ -73,6 +73,7 @@ class BigdlRun:
         self._epoch_loss, self._epoch_steps = record["loss"], record["steps"]
         self._step_seconds: list[float] = []
         self._stopped = bool(restored and restored.stopped)
+        self._told_of_loss = False
 
     def train(self) -> TrainingResult:
         """Every epoch of the job; what `Engine.train` says of results and exceptions holds here."""
@@ -154,8 +155,12 @@ class BigdlRun:
         every = self._settings.every_steps
         due |= every is not None and self._step % every == 0
         due |= time.monotonic() - self._saved_at >= self._settings.every_minutes * 60
-        if (due or self._interrupts.waiting) and math.isfinite(self._epoch_loss):
+        due = due or self._interrupts.waiting
+        if due and math.isfinite(self._epoch_loss):
             self._save()
+        elif due and not self._told_of_loss:
+            self._told_of_loss = True
+            self._report(0.0, f"the loss is {self._epoch_loss}; none is written until it is finite")
         self._interrupts.deliver()
 
     def _save(self) -> None:
@@ -168,8 +173,10 @@ class BigdlRun:
             raise
         except FILE_SYSTEM_ERRORS as failure:
             error = str(failure)
-        self._saved_at = time.monotonic()
-        seconds = self._saved_at - started
+        self._saved_at, self._told_of_loss = time.monotonic(), False
+        self._report(self._saved_at - started, error)
+
+    def _report(self, seconds: float, error: str | None) -> None:
         self._listener({"event": "checkpoint", "step": self._step, "seconds": seconds, "error": error})
 
     def _checkpoint(self) -> Checkpoint:

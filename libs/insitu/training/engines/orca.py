@@ -11,18 +11,17 @@ import json
 import logging
 import socket
 from functools import partial
-from typing import TYPE_CHECKING
-
-import fsspec
+from typing import TYPE_CHECKING, Any
 
 from insitu.cluster.executors import executor_cores
-from insitu.cluster.filesystem import persist
+from insitu.cluster.filesystem import open_filesystem
 from insitu.cluster.rendezvous import exchange
 from insitu.cluster.threads import openmp_threads
 from insitu.errors import UserError
 from insitu.training.checkpoints import load_checkpoint
 from insitu.training.engines.base import PREDICTIONS, RESULT, WEIGHTS, Layout, Listener, TrainingJob, TrainingResult
 from insitu.training.gang import Member, run_gang
+from insitu.training.rundir import persist_result
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -40,8 +39,13 @@ class OrcaEngine:
     def train(self, job: TrainingJob, layout: Layout, listener: Listener) -> TrainingResult:
         silence = job.recipe.training.silence_seconds
         run_gang(self._spark, partial(_fit, job, layout), layout, listener, silence_seconds=silence)
-        result = persist(lambda: json.loads(fsspec.open(f"{job.scratch}/{RESULT}").open().read()), "reading the result")
+        result = persist_result(partial(_result, job), "reading the result", job.scratch)
         return TrainingResult(weights=f"{job.scratch}/{WEIGHTS}", predictions=f"{job.scratch}/{PREDICTIONS}", **result)
+
+
+def _result(job: TrainingJob) -> dict[str, Any]:
+    file_system, path = open_filesystem(f"{job.scratch}/{RESULT}")
+    return json.loads(file_system.cat_file(path))
 
 
 def _fit(job: TrainingJob, layout: Layout, member: Member) -> None:
