@@ -19,6 +19,7 @@ from optuna.storages.journal import JournalFileBackend
 from pyspark.sql import SparkSession
 
 from insitu.errors import UserError
+from insitu.sweep.results import Results
 from insitu.sweep.space import parse_space
 from insitu.sweep.trials import sweep
 from standalone import stop_group
@@ -162,6 +163,16 @@ def test_no_trial_runs_where_one_is_wrong(
     with pytest.raises(UserError, match=problem):
         sweep(spark, **given, output=str(tmp_path / "sweep"), space=parse_space(entries), random=random)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_summary_tells_what_of_a_trial_was_not_done() -> None:
+    study = optuna.create_study(direction="maximize")
+    for number in range(3):
+        trial = study.ask()
+        if number:
+            trial.set_user_attr("not_done", f"no report of {number}")
+        study.tell(trial, 0.5)
+    assert Results(study, {}, "accuracy").summary()["not_done"] == "no report of 1; no report of 2"
 
 
 def test_a_directory_that_is_no_sweep_is_left_alone(spark: SparkSession, given: dict[str, Any], tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def train(
         the summary: `output`, `engine`, `workers`, `precision`, `epochs`, `steps`, `images_per_second`,
         `metrics` (of the whole validation split), `added` (rows of `data.additions`), `quarantined`, `restarts`,
         `resumed_from_step` and `seconds`; `mlflow` where `tracking` is given, and `not_done`, a sentence, where
-        logging failed.
+        the report could not be drawn or logging failed.
 
     Raises:
         UserError: anything that the user can mend, found before training where that is possible.
@@ -120,7 +120,7 @@ def train(
             "resumed_from_step": resumed_from,
             "seconds": round(time.time() - started, 1),
         }
-        publish(
+        undrawn = publish(
             model,
             recipe=recipe,
             prepared=prepared,
@@ -138,7 +138,9 @@ def train(
             ),
         )
     run.remove()
-    return summary | (tracking.attempt(lambda: tracking.log_training(output), output) if tracking else {})
+    logged = tracking.attempt(lambda: tracking.log_training(output), output) if tracking else {}
+    not_done = [sentence for sentence in (undrawn, logged.get("not_done")) if sentence]
+    return summary | logged | ({"not_done": "; ".join(not_done)} if not_done else {})
 
 
 def check(recipe: Recipe) -> None:
