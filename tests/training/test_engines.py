@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -144,15 +145,26 @@ class TestEngine:
         self, spark: SparkSession, engine: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         data = write_rows(tmp_path / "data", digit_rows(train=640, validation=33))
-        output = str(tmp_path / "model")
+        output, began = str(tmp_path / "model"), time.time()
         with pytest.raises(KeyboardInterrupt):
             two = parse(recipe_tree(engine=engine, workers=2, epochs=8))
             insitu.train(spark, two, data=data, output=output, listener=Interrupt(after_step=25))
+        stopped, events = time.time(), list[dict[str, Any]]()
         one = parse(recipe_tree(engine=engine, workers=1, epochs=8))
-        summary = insitu.train(spark, one, data=data, output=output, resume=True, listener=lambda event: None)
+        summary = insitu.train(spark, one, data=data, output=output, resume=True, listener=events.append)
         assert "resume: training.workers was 2, is 1" in capsys.readouterr().err
         assert summary["resumed_from_step"] >= 25
         assert (summary["workers"], summary["steps"], len(history_of(output))) == (1, 160, 8)
+        provenance = json.loads((Path(output) / "provenance.json").read_text())
+        first, second = provenance["drivers"]
+        assert provenance["started"] == first["started"] < second["started"]
+        assert 0 < first["seconds"] < stopped - began
+        assert summary["seconds"] == provenance["run"]["seconds"] == round(first["seconds"] + second["seconds"], 1)
+        assert (first["first_step"], second["first_step"]) == (0, summary["resumed_from_step"])
+        assert [len(driver["workers"]) for driver in (first, second)] == [2, 1]
+        assert min(event["seconds"] for event in events if event["event"] == "step") > first["seconds"]
+        report = (Path(output) / "report/index.html").read_text()
+        assert f"Resumed from step {second['first_step']}, {second['started'][:10]}" in report
 
     def test_metrics_are_scikit_learns_on_the_published_models_scores(self, two_workers: Run) -> None:
         trained, rows = insitu.load(two_workers.output), digit_rows()

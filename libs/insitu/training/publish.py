@@ -84,11 +84,9 @@ def provenance(
     prepared: Prepared,
     *,
     summary: dict[str, Any],
-    workers: list[dict[str, Any]],
-    restarts: list[dict[str, Any]],
-    started: float,
+    drivers: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """Where a model comes from."""
+    """Where a model comes from; `drivers` is of the run's record."""
     rows = {name: sum(map(len, pieces)) for name, pieces in prepared.scan.rows.items()}
     return {
         "data": {
@@ -111,13 +109,16 @@ def provenance(
         "parent_model": recipe.model.init,
         "environment": environment(),
         "seed": recipe.training.seed,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "started": _utc(drivers[0]["started"]),
         "run": {
             name: summary[name] for name in ("workers", "precision", "epochs", "steps", "seconds", "resumed_from_step")
         },
-        "workers": workers,
-        "restarts": restarts,
+        "drivers": [driver | {"started": _utc(driver["started"])} for driver in drivers],
     }
+
+
+def _utc(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def _draw_report(directory: Path, model: "keras.Model", read_images: ReadImages | None) -> None:

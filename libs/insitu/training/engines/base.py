@@ -24,11 +24,13 @@ start: a gang starts: `epochs`, `steps_per_epoch`, `global_batch`, and the `firs
 worker: `rank`, `host` and compute `threads` of a worker that has loaded its model, and the `cores` that it may run on;
     the workers of a BigDL executor share its cores;
 step: about once a second: `step` (done in the whole run), `epoch`, mean `loss` of the epoch so far,
-    `learning_rate`, `images_per_second` since the last one, and `seconds` since the run began;
+    `learning_rate`, `images_per_second` since the last one, and `seconds` since the run began, also
+    where that was another driver, before `--resume`;
 validation: `epoch`, and the `rows` of `of` that rank 0 has scored;
 epoch: a line of the history, as in `TrainingResult.history`;
 checkpoint: of `step`, took `seconds`; `error` says why it could not be written;
-restart: the gang died for `reason` and is started again from `step`, attempt `attempt` of `of`.
+restart: the gang died for `reason` and is started again from `step`, attempt `attempt` of `of`, `seconds` after
+    the run began.
 """
 
 
