@@ -93,8 +93,9 @@ def _pixels(base64_webp: str) -> np.ndarray:
 def test_data_provenance_and_thread_plan_are_those_of_the_whole_run(digits: Trained) -> None:
     words, facts = text(report(digits)), json.loads((digits.directory / artifact.PROVENANCE).read_text())
     assert "in 5 min 12 s, started 2024-02-29 01:02 UTC. Resumed from step 7, 2024-02-29 06:02 UTC." in words
-    assert "From step 0: worker host cores threads 0 node-1 0-1 2 1 node-1 2-3 2 From step 7: " in words
-    assert "worker host cores threads 0 node-1 0-1 2 Data and provenance" in words
+    openmp = "OMP_NUM_THREADS=2 KMP_AFFINITY=granularity=fine,compact,1,0 KMP_BLOCKTIME=1"
+    assert f"From step 0: worker host cores threads 0 node-1 0-1 2 1 node-1 2-3 2 {openmp} From step 7: " in words
+    assert f"worker host cores threads 0 node-1 0-1 2 {openmp} Data and provenance" in words
     assert "Started again from step 4: rank 1 on node-1 ended with exit code -9" in words
     assert f"uri {facts['data']['uri']}" in words
     assert f"fingerprint {facts['data']['fingerprint']} rows.train 900 rows.validation 100 rows.quarantined 1" in words

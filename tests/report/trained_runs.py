@@ -19,6 +19,7 @@ from insitu.data.xray import CLASSES, xray
 from insitu.metrics import evaluate
 from insitu.tasks import TASKS
 
+OPENMP = {"OMP_NUM_THREADS": "2", "KMP_AFFINITY": "granularity=fine,compact,1,0", "KMP_BLOCKTIME": "1"}
 _RESUMED_SECONDS = 5 * 3600  # after the run began, see `provenance`
 
 
@@ -180,7 +181,8 @@ def driver(started: str, *, first_step: int, workers: int, restarts: list[dict[s
         "seconds": 156.25,
         "first_step": first_step,
         "workers": [
-            {"rank": rank, "host": "node-1", "cores": [2 * rank, 2 * rank + 1], "threads": 2} for rank in range(workers)
+            {"rank": rank, "host": "node-1", "cores": [2 * rank, 2 * rank + 1], "threads": 2, "openmp": OPENMP}
+            for rank in range(workers)
         ],
         "restarts": restarts,
     }

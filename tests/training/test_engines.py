@@ -92,6 +92,8 @@ class TestEngine:
         assert first and second and first | second <= os.sched_getaffinity(0)
         assert first & second == {"orca": set(), "bigdl": os.sched_getaffinity(0)}[engine]
         assert all(event["threads"] == 1 for event in workers)
+        openmp = {"OMP_NUM_THREADS": "1", "KMP_AFFINITY": "granularity=fine,compact,1,0", "KMP_BLOCKTIME": "1"}
+        assert all(event["openmp"] == {"orca": openmp, "bigdl": {}}[engine] for event in workers)
 
     def test_model_computes_in_float32_however_it_was_trained(self, two_workers: Run) -> None:
         """OpenVINO converts no bfloat16, and TensorFlow is slow in it on many processors."""

@@ -70,7 +70,7 @@ def _epochs(run: Run) -> list[float]:
 def _with_gaps(name: str, x: np.ndarray, y: list[float]) -> Line:
     """A curve that ends and begins anew where nothing is known for three times as long as is usual."""
     between = np.diff(x)
-    gaps = np.flatnonzero(between > 3 * np.median(between)) + 1 if len(between) else []
+    gaps = 1 + np.flatnonzero(between > 3 * np.median(between)) if len(x) > 1 else np.array([], int)
     return Line(name, list(np.insert(x, gaps, np.nan)), list(np.insert(np.array(y), gaps, np.nan)))
 
 

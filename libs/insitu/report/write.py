@@ -143,7 +143,8 @@ def _thread_plans(run: Run) -> list[dict[str, Any]]:
     for driver in run.provenance["drivers"]:
         workers = [{**worker, "cores": core_ranges(worker["cores"])} for worker in driver["workers"]]
         if workers and (not plans or workers != plans[-1]["workers"]):
-            plans.append({"first_step": driver["first_step"], "workers": workers})
+            openmp = {" ".join(f"{name}={value}" for name, value in worker["openmp"].items()) for worker in workers}
+            plans.append({"first_step": driver["first_step"], "workers": workers, "openmp": sorted(openmp - {""})})
     return plans
 
 

@@ -22,7 +22,7 @@ Listener = Callable[[Event], None]
 
 start: a gang starts: `epochs`, `steps_per_epoch`, `global_batch`, and the `first_step` it goes on from;
 worker: `rank`, `host` and compute `threads` of a worker that has loaded its model, and the `cores` that it may run on;
-    the workers of a BigDL executor share its cores;
+    the workers of a BigDL executor share its cores; `openmp`, the settings of its environment by name: BigDL has none;
 step: about once a second: `step` (done in the whole run), `epoch`, mean `loss` of the epoch so far,
     `learning_rate`, `images_per_second` since the last one, and `seconds` since the run began, also
     where that was another driver, before `--resume`;
