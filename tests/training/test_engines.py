@@ -277,7 +277,8 @@ class TestOrca:
     def test_frozen_trunk_stays_and_head_learns(
         self, spark: SparkSession, parent: Run, data: str, tmp_path: Path
     ) -> None:
-        tree = recipe_tree(epochs=1)
+        """It is also the run of a worker that is told to compute on one of its two cores."""
+        tree = recipe_tree(epochs=1, threads=1)
         tree["model"] |= {"init": parent.output, "freeze_trunk_epochs": 1}
         run = Run(spark, tree, data, tmp_path / "model")
         source, model = insitu.load(parent.output).model, insitu.load(run.output).model
@@ -286,3 +287,11 @@ class TestOrca:
                 assert np.array_equal(ours, theirs) == (layer.name != "head"), layer.name
         provenance = json.loads((Path(run.output) / "provenance.json").read_text())
         assert provenance["parent_model"] == f"file://{parent.output}"
+        ((worker,),) = (driver["workers"] for driver in provenance["drivers"])
+        assert (worker["threads"], len(worker["cores"]), worker["openmp"]["OMP_NUM_THREADS"]) == (1, 1, "1")
+
+    def test_more_threads_than_cores_are_refused_by_name(self, spark: SparkSession, data: str, tmp_path: Path) -> None:
+        message = r"training\.threads: 2 threads, and a worker has 1 cores; set 1 at most, or fewer training\.workers"
+        with pytest.raises(UserError, match=message):
+            Run(spark, recipe_tree(workers=2, threads=2), data, tmp_path / "model")
+        assert list(tmp_path.iterdir()) == []

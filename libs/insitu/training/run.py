@@ -80,7 +80,7 @@ def train(
     with _kept_if_begun(run), _parent_model(recipe) as parent:
         prepared = prepare(spark, recipe, data)
         engine = _engine(recipe, spark)
-        layout = engine.layout(recipe.training.workers)
+        layout = engine.layout(recipe.training.workers).with_threads(recipe.training.threads)
         recipe = resolve(spark, recipe, prepared, layout)
         additions = {each.dataset.uri: each.dataset.fingerprint for each in prepared.additions}
         run.claim(recipe, prepared.dataset.fingerprint, additions)

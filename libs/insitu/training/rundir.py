@@ -20,7 +20,7 @@ from insitu.training.checkpoints import CheckpointStore
 T = TypeVar("T")
 _RUN = "run.json"
 _MAY_CHANGE = (
-    *("training.workers", "training.epochs", "training.checkpoint", "training.max_restarts"),
+    *("training.workers", "training.threads", "training.epochs", "training.checkpoint", "training.max_restarts"),
     *("training.silence_seconds", "data.reader"),
 )
 

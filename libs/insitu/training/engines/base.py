@@ -1,7 +1,7 @@
 """The engine protocol: what trains, given plain and picklable parts."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -54,6 +54,15 @@ class Layout:
                 f"set a multiple of {len(cores)} that is at most {len(cores) * min(cores)}",
             )
         return cls(workers, per_executor, min(cores) // per_executor)
+
+    def with_threads(self, threads: int | None) -> "Layout":
+        """The same with `training.threads` of each worker; None leaves it all its cores."""
+        if threads is None:
+            return self
+        if threads > self.threads:
+            problem = f"{threads} threads, and a worker has {self.threads} cores"
+            raise UserError("training.threads", problem, f"set {self.threads} at most, or fewer training.workers")
+        return replace(self, threads=threads)
 
 
 @dataclass(frozen=True)
