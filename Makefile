@@ -36,8 +36,8 @@ test: setup-dev
 test-slow: setup-dev
 	@$(IN_ENV) && pytest -n 2 --dist loadscope --max-worker-restart 0 -m slow
 
-# The real digits to their published accuracy, on a standalone cluster and with BigDL; what needs a download: Airflow
-# (200 MB in build/) and Oozie's schemas.
+# The real digits to their published accuracy, on a standalone cluster, with BigDL and at 32 times the batch; what needs a
+# download: Airflow (200 MB in build/) and Oozie's schemas.
 test-nightly: setup-dev
 	@$(IN_ENV) && pytest -m nightly
 

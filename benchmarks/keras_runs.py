@@ -37,7 +37,7 @@ class Keras:
         return f"Keras fit {self.model} {self.precision}, {backend}, {self.batch} images, {self.inter_op} inter-op"
 
     def images_per_second(self) -> float:
-        """From the end of the first step to the end of the last."""
+        """Of ten steps after two."""
         flags, path = ([], []) if self.itex else (["-S"], [str(_site_without_plugin())])
         program = [str(_HERE / "keras_fit.py"), self.model, "--batch", str(self.batch), "--precision", self.precision]
         program += ["--inter-op", str(self.inter_op)]

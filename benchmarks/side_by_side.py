@@ -18,7 +18,7 @@ from job_runs import CORES, Job, wait_for_line
 from lines import emit
 
 _HALF = CORES // 2
-_CNN = Job(model="densenet121", cores=_HALF, workers=_HALF, steps=128, confined=True)
+_CNN = Job(model="densenet121", cores=_HALF, workers=_HALF, steps=128, settings=("training.epochs=1",), confined=True)
 _ALS = Fit("insitu", "insitu.recommend.als", 64, first_core=CORES - _HALF, cores=_HALF)
 _ALONE_SECONDS = 120  # the CNN says its step every half minute
 

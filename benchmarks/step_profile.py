@@ -9,7 +9,7 @@ direction, as oneDNN's own profile (ONEDNN_VERBOSE) has them, and their share of
 import os
 import subprocess
 import sys
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 
 from insitu.models import names
@@ -32,14 +32,15 @@ def _profile(model: str, precision: str) -> None:
     step = 1000 * _BATCH / float(plain.splitlines()[-1])
     environment = os.environ | {"ONEDNN_VERBOSE": "1"}
     said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment).stdout
-    spent: Counter[str] = Counter()
+    spent: defaultdict[str, float] = defaultdict(float)
     for line in said.splitlines():
         if line.startswith("onednn_verbose") and ",exec," in line:
             _, kind, _, direction, *_, milliseconds = line.partition(",exec,")[2].split(",")
             spent[f"{kind} {direction}"] += float(milliseconds) / _STEPS
     print(f"{model} {precision}, {_BATCH} images: {step:.0f} ms a step")
-    for name, milliseconds in [*spent.most_common(), ("no primitive", step - spent.total())]:
-        print(f"  {milliseconds:7.1f} ms {milliseconds / step:6.1%}  {name}")
+    spent["no primitive"] = step - sum(spent.values())
+    for name in sorted(spent, key=spent.__getitem__, reverse=True):
+        print(f"  {spent[name]:7.1f} ms {spent[name] / step:6.1%}  {name}")
 
 
 if __name__ == "__main__":

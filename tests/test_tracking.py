@@ -195,8 +195,19 @@ def test_the_training_job_logs_what_it_published(
 
 @pytest.mark.slow
 def test_a_server_that_is_away_ends_the_job_and_one_that_dies_in_the_night_costs_no_model(
-    spark: SparkSession, server: MlflowServer, client: MlflowClient, tracking: Tracking, tmp_path: Path
+    spark: SparkSession,
+    server: MlflowServer,
+    client: MlflowClient,
+    tracking: Tracking,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Nor does a report that cannot be drawn in the same night; both are told."""
+
+    def no_font(*_: object, **__: object) -> None:
+        raise OSError("no font")
+
+    monkeypatch.setattr("insitu.report.write_report", no_font)
     data, output = write_rows(tmp_path / "data", digit_columns()), str(tmp_path / "model")
 
     def listener(event: dict[str, Any]) -> None:
@@ -217,7 +228,9 @@ def test_a_server_that_is_away_ends_the_job_and_one_that_dies_in_the_night_costs
     assert insitu.load(output)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("model")] == ["model"]
     told, _, command = summary["not_done"].partition("; run ")
-    assert told.startswith(f"file://{output} is published, but not logged in MLflow (")
+    undrawn, unlogged = told.split("; file://")
+    assert undrawn.startswith(f"file://{output} is published, but its report cannot be drawn (OSError: no font; ")
+    assert unlogged.startswith(f"{output} is published, but not logged in MLflow (")
     done = subprocess.run(shlex.split(command), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["mlflow"]["run_id"] == only_run(client, tracking).info.run_id

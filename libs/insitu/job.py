@@ -58,6 +58,20 @@ def run_job(name: str, main: Callable[[], dict[str, Any]]) -> NoReturn:
     sys.exit(_complain(name, summary["not_done"], code=3) if "not_done" in summary else code)
 
 
+def attempt(action: Callable[[], None], otherwise: str) -> str | None:
+    """Do what may fail and costs nothing of what is published.
+
+    Returns:
+        None; where it failed, for the summary's `not_done`, `otherwise` and the error. The traceback is on stderr.
+    """
+    try:
+        action()
+    except Exception as error:
+        traceback.print_exc()
+        return f"{otherwise} ({' '.join(f'{type(error).__name__}: {error}'.split())}; the traceback is in the log)"
+    return None
+
+
 class Alarm(Exception):
     """The job is done, and somebody wants to know by its exit code what its summary tells."""
 

@@ -19,6 +19,7 @@ GIB = 2**30
     ("section", "changes", "message"),
     [
         ("training", {"precision": "bf16"}, "training.precision: BigDL computes in fp32"),
+        ("training", {"threads": 1}, "training.threads: BigDL computes on all cores of its executors"),
         ("model", {"name": "densenet121", "normalization": "group"}, "model.normalization: BigDL has no group"),
         ("model", {"init": "parent", "freeze_trunk_epochs": 1}, "model.freeze_trunk_epochs: BigDL cannot train"),
         ("data", {"reader": "petastorm"}, "data.reader: BigDL reads Parquet in the JVM, not with petastorm"),

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from conftest import ROOT, Submitted
+from insitu import artifact
 
 TRAIN, RECOMMEND = "jobs/train_als.py", "jobs/recommend.py"
 RECIPE = "conf/recipes/als.yaml"
@@ -47,6 +48,20 @@ def test_train_show_and_recommend(submit: Callable[..., Submitted], ratings: Pat
     found = pq.read_table(top, columns=["user", "item"]).to_pylist()
     rated = pq.read_table(ratings, columns=["user", "item"]).to_pylist()
     assert not {(row["user"], row["item"]) for row in found} & {(row["user"], row["item"]) for row in rated}
+
+
+@pytest.mark.slow
+def test_a_report_that_cannot_be_drawn_costs_no_model_and_ends_with_3(
+    submit: Callable[..., Submitted], ratings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MPLBACKEND", "nonsense")
+    settings = ("--set", "model.rank=2", "--set", "model.iterations=2")
+    run = submit(TRAIN, "--recipe", RECIPE, "--data", ratings, "--output", tmp_path / "model", *settings)
+    assert run.returncode == 3
+    not_done = json.loads(run.stdout.splitlines()[-1])["not_done"]
+    assert not_done.startswith(f"file://{tmp_path}/model is published, but its report cannot be drawn (ValueError: ")
+    assert run.stderr.splitlines()[-1] == f"train_als: {not_done}"
+    artifact.verify(str(tmp_path / "model"), part=artifact.ALS, setting="DIR")
 
 
 def test_missing_file_is_one_line_and_exit_2(submit: Callable[..., Submitted], tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The main job from its command line, as a user runs it."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import psutil
 import pytest
 
 from conftest import ROOT, Submitted
+from insitu import artifact
 from standalone import stop_group
 from training.digits_rows import digit_rows, write_rows
 
@@ -84,6 +86,23 @@ def test_mistakes_end_with_2_and_one_line(
     assert run.stderr.splitlines()[-1].startswith(message)
     assert "Traceback" not in run.stderr
     assert not (tmp_path / "model").exists()
+
+
+def test_a_report_that_cannot_be_drawn_costs_no_model_and_ends_with_3(
+    submit: Callable[..., Submitted], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MPLBACKEND", "nonsense")  # as a notebook's server or a login shell may leave it
+    data, output = write_rows(tmp_path / "data", digit_rows()), tmp_path / "model"
+    run = submit(JOB, "--recipe", RECIPE, "--data", data, "--output", output, "--set", "training.epochs=1")
+    assert run.returncode == 3
+    not_done = json.loads(run.stdout.splitlines()[-1])["not_done"]
+    assert not_done.startswith(
+        f"file://{output} is published, but its report cannot be drawn (ValueError: Key backend: "
+    )
+    assert run.stderr.splitlines()[-1] == f"train_cnn: {not_done}"
+    assert "Traceback" in run.stderr
+    artifact.verify(str(output), part=artifact.MODEL, setting="DIR")
+    assert not (output / "report").exists()
 
 
 Start = Callable[..., subprocess.Popen[str]]

@@ -28,6 +28,13 @@ def screenshot(page: Path, *, width: int, height: int, scratch: Path) -> Path:
     return picture
 
 
+def printed_pages(page: Path, *, scratch: Path) -> int:
+    """On how many sheets a page is printed."""
+    pdf = scratch / "printed.pdf"
+    _chromium("--no-pdf-header-footer", f"--print-to-pdf={pdf}", page.absolute().as_uri())
+    return len(re.findall(rb"/Type /Page\b", pdf.read_bytes()))
+
+
 def _frame(page: Path, width: int, script: str, scratch: Path) -> str:
     frame = scratch / f"frame-{width}.html"
     source = html.escape(page.read_text())

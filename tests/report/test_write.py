@@ -1,6 +1,9 @@
 """The report of real, small runs: what it says, that it stands alone, and how it looks in a browser."""
 
+import base64
+import io
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +15,7 @@ from PIL import Image
 
 from insitu import artifact
 from insitu.report import write_report
-from report.browser import overflow, screenshot
+from report.browser import overflow, printed_pages, screenshot
 from report.pages import HOSTILE, Tags, text
 from report.trained_runs import Trained, digit_rows, train, write_lines, write_predictions, xray_rows
 
@@ -44,16 +47,60 @@ def edit(path: Path, **changes: Any) -> None:
 
 
 def test_multiclass_report_shows_every_part(digits: Trained) -> None:
-    words = text(report(digits))
-    accuracy = json.loads((digits.directory / artifact.METRICS).read_text())["accuracy"]
-    assert f"Accuracy {accuracy:.1%}" in words
-    for part in ("Learning", "ROC curves", "Confusion", "Calibration", "Predictions", "Throughput", "Thread plan"):
-        assert part in words
+    page = report(digits)
+    words = text(page)
+    metrics = json.loads((digits.directory / artifact.METRICS).read_text())
+    assert f"Accuracy {metrics['accuracy']:.1%}" in words
+    assert re.findall(r"<h2>(.*?)</h2>", page) == [
+        *("Learning", "Classes", "Confusion", "Calibration", "Predictions", "Throughput"),
+        *("Data and provenance", "Recipe"),
+    ]
+    drawn = re.findall(r'<svg[^>]* aria-label="([^"]*)"', page)
+    for chart in ("Loss by epoch", "Validation metrics by epoch", "Learning rate by step", "Images/s, all workers by"):
+        assert sum(label.startswith(chart) for label in drawn) == 1, chart
+    assert {f"ROC curve of {name}" for name in map(str, range(10))} < set(drawn)
+    assert {"Confusion matrix", "Reliability diagram"} < set(drawn)
     assert "1,000 resamples of the rows, seed 17" in words
-    assert "0 node-1 0-1 2 1 node-1 2-3 2" in words
-    assert "Started again from step 4: rank 1 on node-1 ended with exit code -9" in words
     assert "All 2 epochs were trained." in words
     assert (digits.directory / artifact.RECIPE).read_text().split()[-1] in words
+
+
+def test_each_class_has_its_auc_in_an_interval(digits: Trained) -> None:
+    aucs = json.loads((digits.directory / artifact.METRICS).read_text())["auc"]
+    section = report(digits).partition("<h2>Classes</h2>")[2].partition("<h2>")[0]
+    cells = [re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", row) for row in section.split("<tr>")[2:]]
+    rows = {name: values for name, *values in cells}
+    assert rows.keys() == aucs.keys()
+    for name, (_, _, auc, interval) in rows.items():
+        low, high = map(float, interval.split(" – "))  # noqa: RUF001
+        assert auc == f"{aucs[name]:.3f}"
+        assert low <= float(auc) <= high and low < high
+
+
+def test_predictions_are_pairs_of_an_image_and_its_heat_map(digits: Trained) -> None:
+    sources = re.findall(r'<img src="data:image/webp;base64,([^"]*)" alt="[^"]+">', report(digits))
+    images, heats = ([_pixels(source) for source in sources[first::2]] for first in (0, 1))
+    assert len(images) == len(heats) >= 8
+    assert all(image.shape == heat.shape for image, heat in zip(images, heats, strict=True))
+    assert all((image[..., 0] == image[..., 2]).all() for image in images), "digits are grey"
+    assert any((heat[..., 0] != heat[..., 2]).any() for heat in heats), "heat maps are coloured"
+
+
+def _pixels(base64_webp: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(base64_webp))).convert("RGB")).astype(int)
+
+
+def test_data_provenance_and_thread_plan_are_those_of_the_whole_run(digits: Trained) -> None:
+    words, facts = text(report(digits)), json.loads((digits.directory / artifact.PROVENANCE).read_text())
+    assert "in 5 min 12 s, started 2024-02-29 01:02 UTC. Resumed from step 7, 2024-02-29 06:02 UTC." in words
+    openmp = "OMP_NUM_THREADS=2 KMP_AFFINITY=granularity=fine,compact,1,0 KMP_BLOCKTIME=1"
+    assert f"From step 0: worker host cores threads 0 node-1 0-1 2 1 node-1 2-3 2 {openmp} From step 7: " in words
+    assert f"worker host cores threads 0 node-1 0-1 2 {openmp} Data and provenance" in words
+    assert "Started again from step 4: rank 1 on node-1 ended with exit code -9" in words
+    assert f"uri {facts['data']['uri']}" in words
+    assert f"fingerprint {facts['data']['fingerprint']} rows.train 900 rows.validation 100 rows.quarantined 1" in words
+    assert f"commit {facts['code']['commit']}" in words
+    assert "packages.tensorflow 2.15.1" in words
 
 
 def test_multilabel_report_counts_labels_and_says_where_no_auc_is(xrays: Trained) -> None:
@@ -162,6 +209,17 @@ def test_nothing_is_wider_than_the_screen(
     run = request.getfixturevalue(name)
     report(run)
     assert overflow(run.directory / "report/index.html", width=width, scratch=tmp_path) == 0
+
+
+def test_nothing_is_cut_in_print(copied: Trained, tmp_path: Path) -> None:
+    """On a screen a long recipe scrolls."""
+    report(copied)
+    short = printed_pages(copied.directory / "report/index.html", scratch=tmp_path)
+    with (copied.directory / artifact.RECIPE).open("a") as recipe:
+        recipe.writelines(f"# remark {number}\n" for number in range(300))
+    report(copied)
+    assert short > 1
+    assert printed_pages(copied.directory / "report/index.html", scratch=tmp_path) >= short + 3
 
 
 @pytest.mark.parametrize("width", [1280, 360])

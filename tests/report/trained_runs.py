@@ -19,6 +19,9 @@ from insitu.data.xray import CLASSES, xray
 from insitu.metrics import evaluate
 from insitu.tasks import TASKS
 
+OPENMP = {"OMP_NUM_THREADS": "2", "KMP_AFFINITY": "granularity=fine,compact,1,0", "KMP_BLOCKTIME": "1"}
+_RESUMED_SECONDS = 5 * 3600  # after the run began, see `provenance`
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -100,7 +103,8 @@ def write_run(
     artifact.write_json(directory / artifact.METRICS, history[-1]["validation"])
     artifact.write_json(directory / artifact.PROVENANCE, provenance(epochs, epochs * steps_per_epoch, workers))
     write_lines(directory / artifact.HISTORY, history)
-    write_lines(directory / "steps.jsonl", [step_line(step) for step in range(1, epochs * steps_per_epoch + 1)])
+    steps = [step_line(step) for step in range(1, epochs * steps_per_epoch + 1)]
+    write_lines(directory / "steps.jsonl", [*steps[:-1], steps[-1] | {"seconds": _RESUMED_SECONDS + 5}])
 
 
 def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
@@ -144,6 +148,8 @@ def signature(rows: Rows) -> Signature:
 
 
 def provenance(epochs: int, steps: int, workers: int) -> dict[str, Any]:
+    """Of a run that was started again once, and resumed with one worker in the morning."""
+    restart = {"step": steps // 2, "reason": "rank 1 on node-1 ended with exit code -9", "seconds": steps / 2}
     return {
         "data": {
             "uri": "hdfs://namenode:8020/warehouse/radiology/xrays.parquet",
@@ -162,8 +168,21 @@ def provenance(epochs: int, steps: int, workers: int) -> dict[str, Any]:
         "seed": 17,
         "started": "2024-02-29T01:02:03Z",
         "run": {"workers": workers, "precision": "fp32", "epochs": epochs, "steps": steps, "seconds": 312.5},
-        "workers": [
-            {"rank": rank, "host": "node-1", "cores": [2 * rank, 2 * rank + 1], "threads": 2} for rank in range(workers)
+        "drivers": [
+            driver("2024-02-29T01:02:03Z", first_step=0, workers=workers, restarts=[restart]),
+            driver("2024-02-29T06:02:03Z", first_step=steps - 1, workers=1, restarts=[]),
         ],
-        "restarts": [{"step": steps // 2, "reason": "rank 1 on node-1 ended with exit code -9"}],
+    }
+
+
+def driver(started: str, *, first_step: int, workers: int, restarts: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "started": started,
+        "seconds": 156.25,
+        "first_step": first_step,
+        "workers": [
+            {"rank": rank, "host": "node-1", "cores": [2 * rank, 2 * rank + 1], "threads": 2, "openmp": OPENMP}
+            for rank in range(workers)
+        ],
+        "restarts": restarts,
     }

@@ -19,21 +19,26 @@ from optuna.storages.journal import JournalFileBackend
 from pyspark.sql import SparkSession
 
 from insitu.errors import UserError
+from insitu.sweep.results import Results
 from insitu.sweep.space import parse_space
 from insitu.sweep.trials import sweep
 from standalone import stop_group
 from training.digits_rows import digit_rows, recipe_tree, write_rows
 
 BATCH = "training.global_batch=32"
-OPTIMIZERS = "training.optimizer={name: adam, learning_rate: 0.001},{name: sgd, learning_rate: 1.0e+30}"
-FIRST_TRIAL_S = 240
+OPTIMIZERS = (
+    "training.optimizer={name: adam, learning_rate: 0.001},{name: adam, learning_rate: 0.002},"
+    "{name: sgd, learning_rate: 1.0e+30}"
+)
+"""The trials run in another order: the first, the last, which diverges, and the second."""
+TWO_TRIALS_S = 300
 
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A recipe file and a dataset."""
     directory = tmp_path_factory.mktemp("sweep")
-    (directory / "recipe.yaml").write_text(yaml.safe_dump(recipe_tree(epochs=1)))
+    (directory / "recipe.yaml").write_text(yaml.safe_dump(recipe_tree(epochs=10, checkpoint={"every_steps": 1})))
     return {"recipe": str(directory / "recipe.yaml"), "data": write_rows(directory / "data", digit_rows())}
 
 
@@ -51,14 +56,14 @@ def start(given: dict[str, Any], output: Path) -> subprocess.Popen[str]:
 
 @pytest.fixture(scope="module")
 def interrupted(given: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output of a sweep that got SIGTERM after its first trial."""
+    """The output of a sweep that got SIGTERM in its third trial, after a checkpoint."""
     output = tmp_path_factory.mktemp("swept") / "sweep"
     process = start(given, output)
     try:
-        deadline = time.monotonic() + FIRST_TRIAL_S
-        while not (output / "sweep.svg").exists():
-            assert process.poll() is None and time.monotonic() < deadline, "no trial ended"
-            time.sleep(0.2)
+        deadline = time.monotonic() + TWO_TRIALS_S
+        while not any(output.glob("runs/002-*.run/checkpoints/step-*")):
+            assert process.poll() is None and time.monotonic() < deadline, "no checkpoint of the third trial"
+            time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 143
     finally:
@@ -69,10 +74,10 @@ def interrupted(given: dict[str, Any], tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="module")
 def lines(given: dict[str, Any], interrupted: Path) -> Iterator[list[str]]:
     """What the same command prints when it is given again; the sweep is finished then."""
-    before = {path: path.stat().st_mtime_ns for path in interrupted.glob("runs/*/*")}
+    before = {path: path.stat().st_mtime_ns for path in interrupted.glob("runs/000-*/*")}
     process = start(given, interrupted)
     try:
-        stdout, _ = process.communicate(timeout=2 * FIRST_TRIAL_S)
+        stdout, _ = process.communicate(timeout=TWO_TRIALS_S)
     finally:
         stop_group(process)
     assert process.returncode == 0
@@ -91,23 +96,31 @@ def test_summary_and_table_tell_every_trial(lines: list[str], interrupted: Path)
         *("trial", "global_batch", "optimizer", "accuracy", "loss"),
         *("images_per_second", "seconds_per_epoch", "status"),
     ]
-    assert len(trials) == 2
+    assert len(trials) == 3
     summary = json.loads(last)
     assert {key: summary[key] for key in ("metric", "trials", "failed")} == {
         "metric": "accuracy",
-        "trials": 2,
+        "trials": 3,
         "failed": 1,
     }
     assert summary["best"]["accuracy"] == max(float(row["accuracy"]) for row in rows(interrupted) if row["accuracy"])
 
 
 def test_a_trial_has_a_row_with_its_figures(lines: list[str], interrupted: Path) -> None:
-    (row,) = (row for row in rows(interrupted) if "adam" in row["training.optimizer"])
+    (row,) = (row for row in rows(interrupted) if row["training.optimizer"] == "{name: adam, learning_rate: 0.001}")
     metrics = json.loads((Path(row["output"].removeprefix("file://")) / "metrics.json").read_text())
     assert (row["training.global_batch"], row["status"]) == ("32", "complete")
     assert (float(row["accuracy"]), float(row["loss"])) == (metrics["accuracy"], metrics["loss"])
     seconds = float(row["seconds_per_epoch"])
     assert seconds == pytest.approx(64 / float(row["images_per_second"]), rel=0.05, abs=0.005)
+
+
+def test_the_interrupted_trial_went_on_from_its_checkpoint(lines: list[str], interrupted: Path) -> None:
+    (trial,) = interrupted.glob("runs/002-*")
+    provenance = json.loads((trial / "provenance.json").read_text())
+    assert [driver["first_step"] for driver in provenance["drivers"]] == [0, provenance["run"]["resumed_from_step"]]
+    assert provenance["run"]["resumed_from_step"] >= 1
+    assert [row["status"] for row in rows(interrupted)][2] == "complete"
 
 
 def test_a_trial_that_diverged_has_a_row_with_its_reason(lines: list[str], interrupted: Path) -> None:
@@ -162,6 +175,16 @@ def test_no_trial_runs_where_one_is_wrong(
     with pytest.raises(UserError, match=problem):
         sweep(spark, **given, output=str(tmp_path / "sweep"), space=parse_space(entries), random=random)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_summary_tells_what_of_a_trial_was_not_done() -> None:
+    study = optuna.create_study(direction="maximize")
+    for number in range(3):
+        trial = study.ask()
+        if number:
+            trial.set_user_attr("not_done", f"no report of {number}")
+        study.tell(trial, 0.5)
+    assert Results(study, {}, "accuracy").summary()["not_done"] == "no report of 1; no report of 2"
 
 
 def test_a_directory_that_is_no_sweep_is_left_alone(spark: SparkSession, given: dict[str, Any], tmp_path: Path) -> None:

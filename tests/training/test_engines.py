@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,8 @@ class TestEngine:
         assert first and second and first | second <= os.sched_getaffinity(0)
         assert first & second == {"orca": set(), "bigdl": os.sched_getaffinity(0)}[engine]
         assert all(event["threads"] == 1 for event in workers)
+        openmp = {"OMP_NUM_THREADS": "1", "KMP_AFFINITY": "granularity=fine,compact,1,0", "KMP_BLOCKTIME": "1"}
+        assert all(event["openmp"] == {"orca": openmp, "bigdl": {}}[engine] for event in workers)
 
     def test_model_computes_in_float32_however_it_was_trained(self, two_workers: Run) -> None:
         """OpenVINO converts no bfloat16, and TensorFlow is slow in it on many processors."""
@@ -151,15 +154,26 @@ class TestEngine:
         self, spark: SparkSession, engine: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         data = write_rows(tmp_path / "data", digit_rows(train=640, validation=33))
-        output = str(tmp_path / "model")
+        output, began = str(tmp_path / "model"), time.time()
         with pytest.raises(KeyboardInterrupt):
             two = parse(recipe_tree(engine=engine, workers=2, epochs=8))
             insitu.train(spark, two, data=data, output=output, listener=Interrupt(after_step=25))
+        stopped, events = time.time(), list[dict[str, Any]]()
         one = parse(recipe_tree(engine=engine, workers=1, epochs=8))
-        summary = insitu.train(spark, one, data=data, output=output, resume=True, listener=lambda event: None)
+        summary = insitu.train(spark, one, data=data, output=output, resume=True, listener=events.append)
         assert "resume: training.workers was 2, is 1" in capsys.readouterr().err
         assert summary["resumed_from_step"] >= 25
         assert (summary["workers"], summary["steps"], len(history_of(output))) == (1, 160, 8)
+        provenance = json.loads((Path(output) / "provenance.json").read_text())
+        first, second = provenance["drivers"]
+        assert provenance["started"] == first["started"] < second["started"]
+        assert 0 < first["seconds"] < stopped - began
+        assert summary["seconds"] == provenance["run"]["seconds"] == round(first["seconds"] + second["seconds"], 1)
+        assert (first["first_step"], second["first_step"]) == (0, summary["resumed_from_step"])
+        assert [len(driver["workers"]) for driver in (first, second)] == [2, 1]
+        assert min(event["seconds"] for event in events if event["event"] == "step") > first["seconds"]
+        report = (Path(output) / "report/index.html").read_text()
+        assert f"Resumed from step {second['first_step']}, {second['started'][:10]}" in report
 
     def test_metrics_are_scikit_learns_on_the_published_models_scores(self, two_workers: Run) -> None:
         trained, rows = insitu.load(two_workers.output), digit_rows()
@@ -274,7 +288,8 @@ class TestOrca:
     def test_frozen_trunk_stays_and_head_learns(
         self, spark: SparkSession, parent: Run, data: str, tmp_path: Path
     ) -> None:
-        tree = recipe_tree(epochs=1)
+        """It is also the run of a worker that is told to compute on one of its two cores."""
+        tree = recipe_tree(epochs=1, threads=1)
         tree["model"] |= {"init": parent.output, "freeze_trunk_epochs": 1}
         run = Run(spark, tree, data, tmp_path / "model")
         source, model = insitu.load(parent.output).model, insitu.load(run.output).model
@@ -283,3 +298,11 @@ class TestOrca:
                 assert np.array_equal(ours, theirs) == (layer.name != "head"), layer.name
         provenance = json.loads((Path(run.output) / "provenance.json").read_text())
         assert provenance["parent_model"] == f"file://{parent.output}"
+        ((worker,),) = (driver["workers"] for driver in provenance["drivers"])
+        assert (worker["threads"], len(worker["cores"]), worker["openmp"]["OMP_NUM_THREADS"]) == (1, 1, "1")
+
+    def test_more_threads_than_cores_are_refused_by_name(self, spark: SparkSession, data: str, tmp_path: Path) -> None:
+        message = r"training\.threads: 2 threads, and a worker has 1 cores; set 1 at most, or fewer training\.workers"
+        with pytest.raises(UserError, match=message):
+            Run(spark, recipe_tree(workers=2, threads=2), data, tmp_path / "model")
+        assert list(tmp_path.iterdir()) == []

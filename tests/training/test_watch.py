@@ -171,17 +171,21 @@ def test_without_a_terminal_there_are_lines_and_a_step_in_30_seconds(tmp_path: P
         bar({"event": "restart", "attempt": 1, "of": 3, "reason": "rank 1 on node7: killed", "step": 4})
         bar(start(4))
         bar(step(5, seconds=1.0))
+        bar(epoch(0))
+        bar(step(51, seconds=4601.0))
         bar.close()
     assert (tmp_path / "log").read_text().splitlines() == [
         "training 3 epochs of 50 steps, 64 images a step",
         "worker 1 on node7: cores 4-5, 2 threads",
-        "step 1 in epoch 1: loss 1.0000, learning rate 0.01, 121.0 images/s",
-        "step 3 in epoch 1: loss 0.3333, learning rate 0.01, 123.0 images/s",
-        "step 5 in epoch 1: loss 0.2000, learning rate 0.01, 125.0 images/s",
+        "step 1/150 in epoch 1/3: loss 1.0000, learning rate 0.01, 121.0 images/s, ? left",
+        "step 3/150 in epoch 1/3: loss 0.3333, learning rate 0.01, 123.0 images/s, 36:45 left",
+        "step 5/150 in epoch 1/3: loss 0.2000, learning rate 0.01, 125.0 images/s, 37:09 left",
         "no checkpoint at step 3: No space left on device",
         "checkpoint at step 4: they can be written again",
         EPOCH_LINE,
         "restart 1 of 3 at step 4: rank 1 on node7: killed",
         "resuming after step 4 of 150, in epoch 1 of 3",
-        "step 5 in epoch 1: loss 0.2000, learning rate 0.01, 125.0 images/s",
+        "step 5/150 in epoch 1/3: loss 0.2000, learning rate 0.01, 125.0 images/s, ? left",
+        EPOCH_LINE,
+        "step 51/150 in epoch 2/3: loss 0.0196, auc_macro 0.900, learning rate 0.01, 171.0 images/s, 2:45:00 left",
     ]

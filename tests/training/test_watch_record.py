@@ -51,11 +51,11 @@ def test_history_after_any_restarts_is_that_of_an_undisturbed_run(
     epochs, steps, attempts = run
     told: list[str] = []
     with tempfile.TemporaryDirectory() as directory:
-        record = RunRecord(directory, tell=told.append)
+        record = RunRecord(directory, started=time.time(), tell=told.append)
         for first, last, resumed in attempts:
             if resumed:
                 record.close()
-                record = RunRecord(directory, tell=told.append)
+                record = RunRecord(directory, started=time.time(), tell=told.append)
             for event in attempt(first, last, epochs=epochs, steps=steps):
                 record(event)
             assert record.history == [without_name(epoch(number, steps=steps)) for number in range(last // steps)]
@@ -71,14 +71,44 @@ def test_history_after_any_restarts_is_that_of_an_undisturbed_run(
 
 
 def test_epoch_that_a_resumed_run_validates_again_is_one_line(tmp_path: Path) -> None:
-    with closing(RunRecord(str(tmp_path), tell=pytest.fail)) as record:
+    with closing(RunRecord(str(tmp_path), started=time.time(), tell=pytest.fail)) as record:
         for event in (start(), step(50), epoch(0), start(50), epoch(0), step(51)):
             record(event)
         assert record.history == [without_name(epoch(0))]
 
 
+def test_a_driver_that_goes_on_keeps_what_the_ones_before_did(tmp_path: Path) -> None:
+    """One was killed while it read the data: it has no step."""
+    began = time.time() - 3600
+    restart = {"step": 20, "reason": "killed", "seconds": 7.0}
+    killed, one, other = ({"rank": rank, "host": host} for rank, host in ((0, "a"), (0, "b"), (1, "a")))
+    with closing(RunRecord(str(tmp_path), started=began, tell=pytest.fail)) as record:
+        for event in (
+            start(),
+            {"event": "worker", **killed},
+            {"event": "restart", "attempt": 1, "of": 3, **restart},
+            start(20),
+            *({"event": "worker", **worker} for worker in (other, one)),
+        ):
+            record(event)
+    RunRecord(str(tmp_path), started=began + 1800, tell=pytest.fail).close()
+    with closing(RunRecord(str(tmp_path), started=began + 2700, tell=pytest.fail)) as record:
+        record(start(50))
+        assert record.began == began
+    first, last = lines(tmp_path / "drivers.jsonl")
+    assert first == {
+        "started": began,
+        "first_step": 0,
+        "workers": [one, other],
+        "restarts": [restart],
+        "seconds": pytest.approx(3600, abs=60),
+    }
+    assert (last["started"], last["first_step"], last["restarts"]) == (began + 2700, 50, [])
+    assert last["seconds"] == pytest.approx(900, abs=60)
+
+
 def test_steps_are_thinned_to_one_in_ten_seconds(tmp_path: Path) -> None:
-    with closing(RunRecord(str(tmp_path), tell=pytest.fail)) as record:
+    with closing(RunRecord(str(tmp_path), started=time.time(), tell=pytest.fail)) as record:
         record(start())
         for number in range(1, 42):
             record(step(number, seconds=number - 0.5))
@@ -86,7 +116,7 @@ def test_steps_are_thinned_to_one_in_ten_seconds(tmp_path: Path) -> None:
 
 
 def test_record_is_uploaded_every_minute_and_after_each_epoch(tmp_path: Path) -> None:
-    with closing(RunRecord(str(tmp_path), tell=pytest.fail)) as record:
+    with closing(RunRecord(str(tmp_path), started=time.time(), tell=pytest.fail)) as record:
         history, steps = tmp_path / "history.jsonl", tmp_path / "steps.jsonl"
         for event in (start(), step(1, seconds=1.0)):
             record(event)
@@ -110,7 +140,7 @@ def test_reader_never_sees_half_a_line(tmp_path: Path) -> None:
     reader = threading.Thread(target=read)
     reader.start()
     try:
-        with closing(RunRecord(str(tmp_path), tell=pytest.fail)) as record:
+        with closing(RunRecord(str(tmp_path), started=time.time(), tell=pytest.fail)) as record:
             record(start(epochs=300, steps=1))
             for number in range(300):
                 record(epoch(number, steps=1))
@@ -122,10 +152,10 @@ def test_reader_never_sees_half_a_line(tmp_path: Path) -> None:
 
 
 def test_tensorboard_reads_the_scalars_by_step_and_forgets_what_a_restart_repeats(tmp_path: Path) -> None:
-    with closing(RunRecord(str(tmp_path), tell=pytest.fail)) as record:
+    with closing(RunRecord(str(tmp_path), started=time.time(), tell=pytest.fail)) as record:
         for event in attempt(0, 5, epochs=3, steps=2):
             record(event)
-    with closing(RunRecord(str(tmp_path), tell=pytest.fail)) as record:
+    with closing(RunRecord(str(tmp_path), started=time.time(), tell=pytest.fail)) as record:
         for event in attempt(3, 4, epochs=3, steps=2) + attempt(2, 6, epochs=3, steps=2):
             record(event)
     assert len(list((tmp_path / "tensorboard").iterdir())) == 2
@@ -154,7 +184,7 @@ def test_running_tensorboard_follows(tmp_path: Path) -> None:
         board.Reload()
         return len(board.Scalars("validation/loss")) if board.Tags()["scalars"] else 0
 
-    with closing(RunRecord(str(tmp_path), tell=pytest.fail)) as record:
+    with closing(RunRecord(str(tmp_path), started=time.time(), tell=pytest.fail)) as record:
         record(start())
         until(lambda: any(tmp_path.glob("tensorboard/*")), poll=record)
         record(epoch(0))
@@ -164,7 +194,7 @@ def test_running_tensorboard_follows(tmp_path: Path) -> None:
 
 
 def test_undefined_auc_has_no_scalar(tmp_path: Path) -> None:
-    with closing(RunRecord(str(tmp_path), tell=pytest.fail)) as record:
+    with closing(RunRecord(str(tmp_path), started=time.time(), tell=pytest.fail)) as record:
         record(epoch(0, auc=None))
     board = EventAccumulator(str(tmp_path / "tensorboard"))
     board.Reload()
@@ -176,7 +206,7 @@ def test_file_system_that_goes_away_and_comes_back_loses_nothing_and_is_told_onc
     place, away = tmp_path / "run", tmp_path / "away"
     place.mkdir()
     told: list[str] = []
-    with closing(RunRecord(str(place), tell=told.append)) as record:
+    with closing(RunRecord(str(place), started=time.time(), tell=told.append)) as record:
         record(start())
         record(epoch(0))
         until(lambda: (place / "history.jsonl").exists() and lines(place / "history.jsonl") != [], poll=record)
@@ -206,7 +236,7 @@ def test_full_temporary_directory_costs_no_training(
     place.mkdir()
     disk = small_disk("64k")
     monkeypatch.setattr(tempfile, "tempdir", str(disk))
-    with closing(RunRecord(str(place), tell=pytest.fail)) as record:
+    with closing(RunRecord(str(place), started=time.time(), tell=pytest.fail)) as record:
         with pytest.raises(OSError), (disk / "filler").open("wb", buffering=0) as filler:
             while True:
                 filler.write(bytes(4096))
@@ -220,7 +250,7 @@ def test_full_temporary_directory_costs_no_training(
 
 def test_directory_that_is_away_is_not_made_in_its_place(tmp_path: Path) -> None:
     told: list[str] = []
-    record = RunRecord(str(tmp_path / "run"), tell=told.append)
+    record = RunRecord(str(tmp_path / "run"), started=time.time(), tell=told.append)
     record(epoch(0))
     record.close()
     assert len(told) == 2
@@ -230,7 +260,7 @@ def test_directory_that_is_away_is_not_made_in_its_place(tmp_path: Path) -> None
 def test_file_system_that_stays_away_does_not_end_the_run(tmp_path: Path) -> None:
     place = tmp_path / "run"
     told: list[str] = []
-    record = RunRecord(str(place), tell=told.append)
+    record = RunRecord(str(place), started=time.time(), tell=told.append)
     place.write_text("in the way")
     for number in range(3):
         record(epoch(number))

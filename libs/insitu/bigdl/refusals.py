@@ -13,6 +13,8 @@ def check_recipe(recipe: Recipe) -> None:
     training, mend = recipe.training, "leave it out, or train with training.engine=orca"
     if training.precision == "bf16":
         raise UserError("training.precision", "BigDL computes in fp32, not in bf16", mend)
+    if training.threads:
+        raise UserError("training.threads", "BigDL computes on all cores of its executors", mend)
     if recipe.model.normalization == "group":
         raise UserError("model.normalization", "BigDL has no group normalization", mend)
     if recipe.model.freeze_trunk_epochs:

@@ -17,12 +17,12 @@ from pathlib import Path
 
 def worker_environment(threads: int) -> dict[str, str]:
     """The environment of a training worker that computes with `threads` cores."""
-    return {
-        "OMP_NUM_THREADS": str(threads),
-        "KMP_AFFINITY": "granularity=fine,compact,1,0",
-        "KMP_BLOCKTIME": "1",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-    }
+    return {**openmp_environment(threads), "TF_CPP_MIN_LOG_LEVEL": "3"}
+
+
+def openmp_environment(threads: int) -> dict[str, str]:
+    """What of it is for OpenMP."""
+    return {"OMP_NUM_THREADS": str(threads), "KMP_AFFINITY": "granularity=fine,compact,1,0", "KMP_BLOCKTIME": "1"}
 
 
 def core_set(cores: Sequence[int], *, local_rank: int, threads: int) -> list[int]:

@@ -263,6 +263,8 @@ class Training(Section):
     bigdl: Bigdl = Bigdl()
     workers: PositiveInt | None = None
     """Worker processes in all; null is one an executor."""
+    threads: PositiveInt | None = None
+    """Compute threads of a worker; null is its executor's cores, shared out among the executor's workers."""
     epochs: PositiveInt
     global_batch: PositiveInt
     """Images in one step over all workers."""

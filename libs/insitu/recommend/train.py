@@ -4,7 +4,6 @@ import json
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from insitu.cluster.filesystem import open_filesystem, qualify
 from insitu.cluster.progress import Progress, shown
 from insitu.data.publish import publishing
 from insitu.errors import UserError
+from insitu.job import attempt
 from insitu.provenance import code_version, environment
 from insitu.recommend import evaluate
 from insitu.recommend.als import ALS
@@ -43,7 +43,7 @@ def train_als(spark: SparkSession, recipe: AlsRecipe, *, data: str, output: str)
 
     Returns:
         the summary: `output`, `Prepared.counts`, `metrics` on the held-out
-        ratings, `fit_seconds` and `seconds`.
+        ratings, `fit_seconds` and `seconds`; `not_done`, a sentence, where the report could not be drawn.
 
     Raises:
         UserError: anything that the user can mend.
@@ -74,11 +74,15 @@ def train_als(spark: SparkSession, recipe: AlsRecipe, *, data: str, output: str)
             artifact.write_json(local / evaluate.CONVERGENCE, points)
             artifact.write_json(local / artifact.PROVENANCE, _provenance(table, recipe, summary, started))
             (local / artifact.HISTORY).write_text("".join(json.dumps(line) + "\n" for line in history))
-            _draw_report(local, model, prepared, predictions)
+            print("report: drawing", file=sys.stderr)
+            undrawn = attempt(
+                lambda: _draw_report(local, model, prepared, predictions),
+                f"{output} is published, but its report cannot be drawn",
+            )
             file_system, path = open_filesystem(staging)
             file_system.put(f"{local}/", f"{path}/", recursive=True)
         artifact.seal(staging, each=on_executors(spark))
-    return summary
+    return summary | ({"not_done": undrawn} if undrawn else {})
 
 
 def _estimator(recipe: AlsRecipe, iterations: int) -> ALS:
@@ -174,11 +178,6 @@ def _provenance(table: Table, recipe: AlsRecipe, summary: dict[str, Any], starte
 
 
 def _draw_report(directory: Path, model: ALSModel, prepared: Prepared, predictions: DataFrame) -> None:
-    """A report that cannot be drawn is said, and costs no model."""
     from insitu.recommend.report import write_report  # here: its libraries take two seconds to load
 
-    print("report: drawing", file=sys.stderr)
-    try:
-        write_report(directory, model=model, prepared=prepared, predictions=predictions)
-    except Exception:
-        print(f"{traceback.format_exc()}report: it cannot be drawn; the model is published without", file=sys.stderr)
+    write_report(directory, model=model, prepared=prepared, predictions=predictions)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
 from insitu.report.charts import Line, lines
@@ -9,6 +10,8 @@ from insitu.report.runs import Run
 
 _EPOCH = "epoch"
 _STEP = "step"
+_UNITS = (("seconds", 1), ("minutes", 60), ("hours", 3600), ("days", 86400), ("years", 365 * 86400))
+_MOST_UNITS = 300  # on an axis
 
 
 def learning_charts(run: Run, steps: list[dict[str, Any]]) -> list[Markup]:
@@ -32,15 +35,25 @@ def learning_charts(run: Run, steps: list[dict[str, Any]]) -> list[Markup]:
 
 
 def throughput_chart(run: Run, steps: list[dict[str, Any]]) -> Markup:
-    """Images a second over all workers by step, with the steps from which the run was started again."""
-    measured = _by_step(steps, "images_per_second", name="each second")
-    epochs = _by_step(run.history, "images_per_second", name="each epoch")
+    """Images a second over all workers by the time since the run began: what stops the training leaves a gap.
+
+    Args:
+        run: says when it was started again.
+        steps: one or more, a line in ten seconds.
+    """
+    x = np.array([line["seconds"] for line in steps])
+    end = max(x[-1], *run.started_again, 0)
+    unit, seconds = next(unit for unit in _UNITS if end < _MOST_UNITS * unit[1])
+    epochs = np.interp([line["step"] for line in run.history], [line["step"] for line in steps], x)
     return lines(
-        [curve for curve in (measured, epochs) if curve.x],
+        [
+            _with_gaps("every ten seconds", x / seconds, [line["images_per_second"] for line in steps]),
+            Line("each epoch", list(epochs / seconds), [line["images_per_second"] for line in run.history]),
+        ],
         name="throughput",
         title="Images/s, all workers",
-        x_label=_STEP,
-        marks=[(restart["step"], "started again") for restart in run.provenance["restarts"]],
+        x_label=f"{unit} since the run began",
+        marks=[(at / seconds, "started again") for at in run.started_again],
         from_zero=True,
     )
 
@@ -54,7 +67,14 @@ def _epochs(run: Run) -> list[float]:
     return [line["epoch"] + 1 for line in run.history]
 
 
-def _by_step(lines_: list[dict[str, Any]], key: str, *, name: str = "") -> Line:
+def _with_gaps(name: str, x: np.ndarray, y: list[float]) -> Line:
+    """A curve that ends and begins anew where nothing is known for three times as long as is usual."""
+    between = np.diff(x)
+    gaps = 1 + np.flatnonzero(between > 3 * np.median(between)) if len(x) > 1 else np.array([], int)
+    return Line(name, list(np.insert(x, gaps, np.nan)), list(np.insert(np.array(y), gaps, np.nan)))
+
+
+def _by_step(lines_: list[dict[str, Any]], key: str) -> Line:
     """In the order of steps: after a restart, the steps since the last checkpoint are made once more."""
     ordered = sorted(lines_, key=lambda line: line["step"])
-    return Line(name or key, [line["step"] for line in ordered], [line[key] for line in ordered])
+    return Line(key, [line["step"] for line in ordered], [line[key] for line in ordered])

@@ -1,7 +1,9 @@
 """What a model directory says of its run, as the report and `insitu compare` read it."""
 
+import calendar
 import json
 import statistics
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,13 @@ class Run:
         return statistics.median(line["images_per_second"] for line in self.history[1:] or self.history)
 
     @property
+    def started_again(self) -> list[float]:
+        """When gangs were started again, after a loss or by `--resume`: seconds since the run began."""
+        first, *resumed = (_seconds(driver["started"]) for driver in self.provenance["drivers"])
+        restarts = [restart["seconds"] for driver in self.provenance["drivers"] for restart in driver["restarts"]]
+        return sorted([*restarts, *(seconds - first for seconds in resumed)])
+
+    @property
     def kept_epoch(self) -> int:
         """The epoch, from 0, whose weights the directory holds: early stopping restores the best ones."""
         return min(
@@ -62,6 +71,11 @@ def read_run(directory: Path) -> Run:
         provenance=artifact.read_json(directory / artifact.PROVENANCE),
         history=read_lines(directory / artifact.HISTORY),
     )
+
+
+def _seconds(time_utc: str) -> int:
+    """Of a time such as 2024-02-29T01:02:03Z, since 1970."""
+    return calendar.timegm(time.strptime(time_utc, "%Y-%m-%dT%H:%M:%SZ"))
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -36,7 +36,7 @@ def write_report(
 
     Args:
         directory: a local model directory, not yet published, with `recipe.yaml`, `signature.json`,
-            `metrics.json`, `provenance.json` (with `workers` and `restarts`), `history.jsonl`,
+            `metrics.json`, `provenance.json` (with `drivers`), `history.jsonl`,
             `steps.jsonl` (may be empty) and `predictions.parquet`.
         model: what made the predictions.
         read_images: gives the uint8 [H, W, C] images of rows of `predictions.parquet`, as the model
@@ -59,8 +59,8 @@ def write_report(
         calibration=charts.calibration(measured),
         reliability=measured,
         groups=read_images and gallery(predictions, run.class_names, model=model, read_images=read_images),
-        throughput=throughput_chart(run, steps),
-        workers=[{**worker, "cores": core_ranges(worker["cores"])} for worker in run.provenance["workers"]],
+        throughput=throughput_chart(run, steps) if steps else None,
+        thread_plans=_thread_plans(run),
         provenance=_provenance(run),
         recipe=(directory / artifact.RECIPE).read_text(),
         limits={"classes": MOST_CLASSES, "confused": MOST_CONFUSED},
@@ -137,7 +137,18 @@ def _answers_chart(predictions: Predictions, run: Run, classes: ClassTable) -> A
     return charts.confusion(predictions.confusion(shown), class_names=[run.class_names[k] for k in shown])
 
 
+def _thread_plans(run: Run) -> list[dict[str, Any]]:
+    """The workers of each driver, with the step that it began at; of drivers with the same workers the first's."""
+    plans: list[dict[str, Any]] = []
+    for driver in run.provenance["drivers"]:
+        workers = [{**worker, "cores": core_ranges(worker["cores"])} for worker in driver["workers"]]
+        if workers and (not plans or workers != plans[-1]["workers"]):
+            openmp = {" ".join(f"{name}={value}" for name, value in worker["openmp"].items()) for worker in workers}
+            plans.append({"first_step": driver["first_step"], "workers": workers, "openmp": sorted(openmp - {""})})
+    return plans
+
+
 def _provenance(run: Run) -> dict[str, dict[str, Any]]:
     """The provenance by section, without what has a table of its own."""
-    told = {name: value for name, value in run.provenance.items() if name not in ("workers", "restarts")}
+    told = {name: value for name, value in run.provenance.items() if name != "drivers"}
     return by_section(told)

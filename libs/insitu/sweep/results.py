@@ -90,7 +90,7 @@ class Results:
         return "\n".join(lines)
 
     def summary(self) -> dict[str, Any]:
-        """`metric`, `trials`, `failed` and the row of the `best`.
+        """`metric`, `trials`, `failed` and the row of the `best`; `not_done` where a trial has it.
 
         Raises:
             UserError: no trial is complete.
@@ -100,7 +100,11 @@ class Results:
         if len(failed) == len(rows):
             raise UserError("--grid", f"no trial ended well; the last: {rows[-1]['status']}", "mend the recipe")
         best = rows[self.study.best_trial.number]
-        return {"metric": self.metric, "trials": len(rows), "failed": len(failed), "best": best}
+        summary = {"metric": self.metric, "trials": len(rows), "failed": len(failed), "best": best}
+        not_done = [
+            t.user_attrs["not_done"] for t in self.study.get_trials(deepcopy=False) if "not_done" in t.user_attrs
+        ]
+        return summary | ({"not_done": "; ".join(not_done)} if not_done else {})
 
 
 def _params(trial: FrozenTrial) -> dict[str, Any]:

@@ -64,7 +64,8 @@ def sweep(
 
     Returns:
         `output`, `metric`, `trials`, `failed` (trials that ended with a `UserError`, such as a loss that
-        became NaN; `sweep.csv` has the reasons), and `best`: a row of `sweep.csv`.
+        became NaN; `sweep.csv` has the reasons), and `best`: a row of `sweep.csv`; `not_done`, a sentence, where
+        a trial's report could not be drawn.
 
     Raises:
         UserError: a trial's settings are no valid recipe, found before the first one runs; `output` holds
@@ -169,13 +170,19 @@ def _name(trial: Trial) -> str:
 def _run(
     spark: "SparkSession", recipe: Recipe, *, data: str, output: str, metric: str, listener: Listener | None
 ) -> dict[str, Any]:
-    """Make a trial's model directory where it is not there already; returns its figures, or the `reason` for none."""
+    """Make a trial's model directory where it is not there already.
+
+    Returns:
+        its figures, or the `reason` for none; `not_done` as `train` says it.
+    """
     file_system, path = open_filesystem(output)
+    undone: dict[str, Any] = {}
     try:
         if not file_system.exists(path):
             resume = file_system.exists(f"{path}.run")
-            train(spark, recipe, data=data, output=output, resume=resume, listener=listener)
-        return figures(output, metric)
+            summary = train(spark, recipe, data=data, output=output, resume=resume, listener=listener)
+            undone = {name: summary[name] for name in summary if name == "not_done"}
+        return figures(output, metric) | undone
     except UserError as error:
         if error.setting.startswith("--"):
             raise

@@ -77,26 +77,35 @@ class DropoutSeeds(tf.keras.callbacks.Callback):
 
 
 class StepTimer(tf.keras.callbacks.Callback):
-    """Times every step, and an epoch's steps (those since a resume) without its validation."""
+    """Times every step from its beginning to the next one's, and an epoch's steps (those since a resume) together.
+
+    What happens between two steps counts, as checkpoints do; an epoch's validation does not. It must be the first
+    callback.
+    """
 
     def __init__(self, job: TrainingJob) -> None:
         super().__init__()
         self._global_batch = job.recipe.training.global_batch
         self.seconds: list[float] = []
 
-    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        self._start = time.perf_counter()
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        self.seconds.append(time.perf_counter() - self._start)
-
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._first = len(self.seconds)
+        self._start: float | None = None
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self._end_step()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         assert logs is not None
+        self._end_step()
         done = self.seconds[self._first :]
         logs["images_per_second"] = self._global_batch * len(done) / sum(done)
+
+    def _end_step(self) -> None:
+        now = time.perf_counter()
+        if self._start is not None:
+            self.seconds.append(now - self._start)
+        self._start = now
 
     def images_per_second(self) -> float | None:
         """Of the median step: tracing and the first epoch's warm-up do not count. None where no step was left to do."""

@@ -4,7 +4,6 @@ import json
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from insitu import artifact
 from insitu.cluster.filesystem import open_filesystem, say
 from insitu.data.plan import Rows, ShardPlan
 from insitu.data.scan import BadRow
+from insitu.job import attempt
 from insitu.provenance import code_version, environment
 from insitu.recipe import Recipe
 from insitu.training.engines.base import TrainingResult
@@ -42,8 +42,11 @@ def publish(
     run: RunDirectory,
     summary: dict[str, Any],
     provenance: dict[str, Any],
-) -> None:
+) -> str | None:
     """Write the model directory, with the report, and make it appear at `summary["output"]` in one step.
+
+    Returns:
+        None; where the report cannot be drawn, which costs no model, a sentence that says so.
 
     Raises:
         UserError: the output's file system is full, or stays away.
@@ -72,9 +75,14 @@ def publish(
         history = "".join(json.dumps(line) + "\n" for line in result.history)
         (directory / artifact.HISTORY).write_text(history)
         read_images = _image_reader(prepared, validation, rows) if recipe.data.input == "image" else None
-        _draw_report(directory, model, read_images)
         output = summary["output"]
+        print("report: drawing curves, intervals and examples", file=sys.stderr)
+        undrawn = attempt(
+            lambda: _draw_report(directory, model, read_images),
+            f"{output} is published, but its report cannot be drawn",
+        )
         persist_result(lambda: artifact.publish(directory, output, staging=run.uri), "publishing the model", output)
+    return undrawn
 
 
 def provenance(
@@ -82,11 +90,9 @@ def provenance(
     prepared: Prepared,
     *,
     summary: dict[str, Any],
-    workers: list[dict[str, Any]],
-    restarts: list[dict[str, Any]],
-    started: float,
+    drivers: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """Where a model comes from."""
+    """Where a model comes from; `drivers` is of the run's record."""
     rows = {name: sum(map(len, pieces)) for name, pieces in prepared.scan.rows.items()}
     return {
         "data": {
@@ -109,24 +115,22 @@ def provenance(
         "parent_model": recipe.model.init,
         "environment": environment(),
         "seed": recipe.training.seed,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "started": _utc(drivers[0]["started"]),
         "run": {
             name: summary[name] for name in ("workers", "precision", "epochs", "steps", "seconds", "resumed_from_step")
         },
-        "workers": workers,
-        "restarts": restarts,
+        "drivers": [driver | {"started": _utc(driver["started"])} for driver in drivers],
     }
 
 
+def _utc(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
 def _draw_report(directory: Path, model: "keras.Model", read_images: ReadImages | None) -> None:
-    """A report that cannot be drawn is said, and costs no model."""
     from insitu.report import write_report  # here: its libraries take two seconds to load
 
-    print("report: drawing curves, intervals and examples", file=sys.stderr)
-    try:
-        write_report(directory, model=model, read_images=read_images)
-    except Exception:
-        print(f"{traceback.format_exc()}report: it cannot be drawn; the model is published without", file=sys.stderr)
+    write_report(directory, model=model, read_images=read_images)
 
 
 def _signature(model: "keras.Model", recipe: Recipe) -> artifact.Signature:

@@ -60,8 +60,8 @@ def train(
     Returns:
         the summary: `output`, `engine`, `workers`, `precision`, `epochs`, `steps`, `images_per_second`,
         `metrics` (of the whole validation split), `added` (rows of `data.additions`), `quarantined`, `restarts`,
-        `resumed_from_step` and `seconds`; `mlflow` where `tracking` is given, and `not_done`, a sentence, where
-        logging failed.
+        `resumed_from_step` and `seconds`; of a resumed run `restarts` and `seconds` count those before too. `mlflow`
+        where `tracking` is given, and `not_done`, a sentence, where the report could not be drawn or logging failed.
 
     Raises:
         UserError: anything that the user can mend, found before training where that is possible.
@@ -80,7 +80,7 @@ def train(
     with _kept_if_begun(run), _parent_model(recipe) as parent:
         prepared = prepare(spark, recipe, data)
         engine = _engine(recipe, spark)
-        layout = engine.layout(recipe.training.workers)
+        layout = engine.layout(recipe.training.workers).with_threads(recipe.training.threads)
         recipe = resolve(spark, recipe, prepared, layout)
         additions = {each.dataset.uri: each.dataset.fingerprint for each in prepared.additions}
         run.claim(recipe, prepared.dataset.fingerprint, additions)
@@ -102,6 +102,7 @@ def train(
         with closing(_Watch(run, listener, started)) as watch:
             supervisor = Supervisor(engine, layout, run, watch)
             resumed_from, result = _train_phases(supervisor, first)
+        drivers = watch.record.drivers
         # bf16 is how the training computed: stored in the layers it would go wherever the model is loaded or converted
         model = build_model(recipe, len(prepared.class_names), precision="fp32")
         model.set_weights(persist_result(lambda: load_weights(result.weights), "reading the weights", run.uri))
@@ -116,11 +117,11 @@ def train(
             "metrics": result.metrics,
             "added": sum(each.rows for each in prepared.additions),
             "quarantined": prepared.scan.bad_rows,
-            "restarts": len(supervisor.restarts),
+            "restarts": sum(len(driver["restarts"]) for driver in drivers),
             "resumed_from_step": resumed_from,
-            "seconds": round(time.time() - started, 1),
+            "seconds": round(sum(driver["seconds"] for driver in drivers), 1),
         }
-        publish(
+        undrawn = publish(
             model,
             recipe=recipe,
             prepared=prepared,
@@ -128,17 +129,12 @@ def train(
             result=result,
             run=run,
             summary=summary,
-            provenance=provenance(
-                recipe,
-                prepared,
-                summary=summary,
-                workers=watch.workers(),
-                restarts=supervisor.restarts,
-                started=started,
-            ),
+            provenance=provenance(recipe, prepared, summary=summary, drivers=drivers),
         )
     _remove_published(run)
-    return summary | (tracking.attempt(lambda: tracking.log_training(output), output) if tracking else {})
+    logged = tracking.attempt(lambda: tracking.log_training(output), output) if tracking else {}
+    not_done = [sentence for sentence in (undrawn, logged.get("not_done")) if sentence]
+    return summary | logged | ({"not_done": "; ".join(not_done)} if not_done else {})
 
 
 def _remove_published(run: RunDirectory) -> None:
@@ -220,31 +216,23 @@ def _train_phases(supervisor: Supervisor, job: TrainingJob) -> tuple[int | None,
 
 
 class _Watch:
-    """Hands every event to the run's record and to the listener, and remembers the workers."""
+    """Hands every event to the run's record and to the listener."""
 
     def __init__(self, run: RunDirectory, listener: Listener | None, started: float) -> None:
         self._bar = ProgressBar(sys.stderr)
-        self._record = persist_result(
-            lambda: RunRecord(run.uri, tell=self._bar.say), "reading the run's record", run.uri
-        )
         self._listener = listener or self._bar
-        self._started = started
-        self._workers: dict[int, Event] = {}
+        self.record = persist_result(
+            lambda: RunRecord(run.uri, started=started, tell=self._bar.say), "reading the run's record", run.uri
+        )
 
     def __call__(self, event: Event) -> None:
-        if event["event"] == "worker":
-            self._workers[event["rank"]] = {name: value for name, value in event.items() if name != "event"}
-        elif event["event"] == "step":
-            event = event | {"seconds": round(time.time() - self._started, 1)}
-        self._record(event)
+        if event["event"] in ("step", "restart"):
+            event = event | {"seconds": round(time.time() - self.record.began, 3)}
+        self.record(event)
         self._listener(event)
 
-    def workers(self) -> list[dict[str, Any]]:
-        """Rank, host, cores and threads of each worker, by rank."""
-        return [self._workers[rank] for rank in sorted(self._workers)]
-
     def close(self) -> None:
-        self._record.close()
+        self.record.close()
         self._bar.close()
 
 

@@ -17,7 +17,7 @@ from insitu.training.checkpoints import RUN, CheckpointStore
 
 T = TypeVar("T")
 _MAY_CHANGE = (
-    *("training.workers", "training.epochs", "training.checkpoint", "training.max_restarts"),
+    *("training.workers", "training.threads", "training.epochs", "training.checkpoint", "training.max_restarts"),
     *("training.silence_seconds", "data.reader"),
 )
 

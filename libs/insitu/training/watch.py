@@ -1,5 +1,6 @@
 """What a person sees of a run: a progress bar on a terminal, plain lines in a log."""
 
+from collections.abc import Callable
 from typing import Any, TextIO
 
 from tqdm import tqdm
@@ -17,8 +18,8 @@ class ProgressBar:
     """A listener that shows a run's events.
 
     On a terminal a bar counts the optimiser steps of the whole run, and shows the epoch, loss, last
-    validation metric, images/s of all workers and the time left; elsewhere there is a line every
-    30 s. Epochs, workers, waits, restarts and failed checkpoints leave a line on both.
+    validation metric, images/s of all workers and the time left; elsewhere a line every 30 s has
+    the same. Epochs, workers, waits, restarts and failed checkpoints leave a line on both.
 
     Args:
         stream: a text stream, such as `sys.stderr`. A slow one is written to twice a second at most, and for each line.
@@ -26,8 +27,7 @@ class ProgressBar:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._bar: _Bar | None = None
-        self._next_line_seconds = 0.0
+        self._shown: _Bar | _Lines | None = None
         self._checkpoints_fail = False
 
     def __call__(self, event: Event) -> None:
@@ -37,10 +37,10 @@ class ProgressBar:
             case "worker":
                 cores = core_ranges(event["cores"])
                 self.say(f"worker {event['rank']} on {event['host']}: cores {cores}, {event['threads']} threads")
-            case "step":
-                self._step(event)
-            case "validation" if self._bar:
-                self._bar.validating(event)
+            case "step" if self._shown:
+                self._shown.step(event)
+            case "validation" if self._shown:
+                self._shown.validating(event)
             case "epoch":
                 self._epoch(event)
             case "checkpoint":
@@ -57,9 +57,9 @@ class ProgressBar:
 
     def close(self) -> None:
         """Take the bar away; the lines stay."""
-        if self._bar:
-            self._bar.close()
-            self._bar = None
+        if self._shown:
+            self._shown.close()
+            self._shown = None
 
     def _start(self, event: Event) -> None:
         self.close()
@@ -68,21 +68,14 @@ class ProgressBar:
             self.say(f"resuming after step {first} of {epochs * steps}, in epoch {first // steps + 1} of {epochs}")
         else:
             self.say(f"training {epochs} epochs of {steps} steps, {event['global_batch']} images a step")
-        self._next_line_seconds = 0.0
         if self._stream.isatty():
-            self._bar = _Bar(self._stream, epochs=epochs, steps_per_epoch=steps, first_step=first)
-
-    def _step(self, event: Event) -> None:
-        if self._bar:
-            self._bar.step(event)
-        elif event["seconds"] >= self._next_line_seconds:
-            self._next_line_seconds = event["seconds"] + _LINE_SECONDS
-            rates = f"learning rate {event['learning_rate']:.3g}, {event['images_per_second']:.1f} images/s"
-            self.say(f"step {event['step']} in epoch {event['epoch'] + 1}: loss {event['loss']:.4f}, {rates}")
+            self._shown = _Bar(self._stream, epochs=epochs, steps_per_epoch=steps, first_step=first)
+        else:
+            self._shown = _Lines(self.say, epochs=epochs, steps_per_epoch=steps)
 
     def _epoch(self, event: Event) -> None:
-        if self._bar:
-            self._bar.validated(event)
+        if self._shown:
+            self._shown.validated(event)
         metrics = {name: value for name, value in event["validation"].items() if isinstance(value, float)}
         self.say(
             f"epoch {event['epoch'] + 1}: loss {event['loss']:.4f}, "
@@ -144,6 +137,42 @@ class _Bar:
 
     def _name(self, epoch: int) -> str:
         return f"epoch {epoch + 1}/{self._epochs}"
+
+
+class _Lines:
+    """A line of a gang every 30 s."""
+
+    def __init__(self, say: Callable[[str], None], *, epochs: int, steps_per_epoch: int) -> None:
+        self._say = say
+        self._epochs = epochs
+        self._steps = epochs * steps_per_epoch
+        self._metric = ""
+        self._first: Event | None = None
+        self._next_seconds = 0.0
+
+    def step(self, event: Event) -> None:
+        self._first = self._first or event
+        if event["seconds"] < self._next_seconds:
+            return
+        self._next_seconds = event["seconds"] + _LINE_SECONDS
+        place = f"step {event['step']}/{self._steps} in epoch {event['epoch'] + 1}/{self._epochs}"
+        rates = f"learning rate {event['learning_rate']:.3g}, {event['images_per_second']:.1f} images/s"
+        self._say(f"{place}: loss {event['loss']:.4f}, {self._metric}{rates}, {self._left(event)} left")
+
+    def validating(self, event: Event) -> None:
+        """The epoch's own line comes when it is done."""
+
+    def validated(self, event: Event) -> None:
+        self._metric = f"{_headline(event['validation'])}, "
+
+    def close(self) -> None:
+        """The lines stay."""
+
+    def _left(self, event: Event) -> str:
+        """At the mean speed since the gang's first step, pauses for validation included."""
+        assert self._first
+        steps, seconds = event["step"] - self._first["step"], event["seconds"] - self._first["seconds"]
+        return tqdm.format_interval(seconds / steps * (self._steps - event["step"])) if steps else "?"
 
 
 def _headline(validation: dict[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """The engine protocol: what trains, given plain and picklable parts."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,14 +22,16 @@ Listener = Callable[[Event], None]
 
 start: a gang starts: `epochs`, `steps_per_epoch`, `global_batch`, and the `first_step` it goes on from;
 worker: `rank`, `host` and compute `threads` of a worker that has loaded its model, and the `cores` that it may run on;
-    the workers of a BigDL executor share its cores;
+    the workers of a BigDL executor share its cores; `openmp`, the settings of its environment by name: BigDL has none;
 step: about once a second: `step` (done in the whole run), `epoch`, mean `loss` of the epoch so far,
-    `learning_rate`, `images_per_second` since the last one, and `seconds` since the run began;
+    `learning_rate`, `images_per_second` since the last one, and `seconds` since the run began, also
+    where that was another driver, before `--resume`;
 validation: `epoch`, and the `rows` of `of` that rank 0 has scored;
 epoch: a line of the history, as in `TrainingResult.history`;
 checkpoint: of `step`, took `seconds`; `error` says why it could not be written, once where it is the loss;
 waiting: the training is done, and rank 0 waits for the output's file system, for `reason`;
-restart: the gang died for `reason` and is started again from `step`, attempt `attempt` of `of`.
+restart: the gang died for `reason` and is started again from `step`, attempt `attempt` of `of`, `seconds` after
+    the run began.
 """
 
 
@@ -53,6 +55,15 @@ class Layout:
                 f"set a multiple of {len(cores)} that is at most {len(cores) * min(cores)}",
             )
         return cls(workers, per_executor, min(cores) // per_executor)
+
+    def with_threads(self, threads: int | None) -> "Layout":
+        """The same with `training.threads` of each worker; None leaves it all its cores."""
+        if threads is None:
+            return self
+        if threads > self.threads:
+            problem = f"{threads} threads, and a worker has {self.threads} cores"
+            raise UserError("training.threads", problem, f"set {self.threads} at most, or fewer training.workers")
+        return replace(self, threads=threads)
 
 
 @dataclass(frozen=True)

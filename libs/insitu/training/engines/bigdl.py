@@ -74,7 +74,7 @@ class BigdlEngine:
             trainer = Trainer(self._spark, settings, silence_seconds=silence, interrupts=interrupts)
             with trainer:
                 for rank, (host, cores) in enumerate(zip(executors["hosts"], trainer.cores, strict=True)):
-                    place = {"rank": rank, "host": host, "cores": cores, "threads": layout.threads}
+                    place = {"rank": rank, "host": host, "cores": cores, "threads": layout.threads, "openmp": {}}
                     listener({"event": "worker", **place})
                 return BigdlRun(job, trainer, converted, listener, restored, interrupts).train()
 

@@ -9,6 +9,7 @@ job's result.
 
 import json
 import logging
+import os
 import socket
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from insitu.cluster.executors import executor_cores
 from insitu.cluster.filesystem import open_filesystem
 from insitu.cluster.rendezvous import exchange
-from insitu.cluster.threads import openmp_threads
+from insitu.cluster.threads import openmp_environment, openmp_threads
 from insitu.errors import UserError
 from insitu.training.checkpoints import load_checkpoint
 from insitu.training.engines.base import PREDICTIONS, RESULT, WEIGHTS, Layout, Listener, TrainingJob, TrainingResult
@@ -67,7 +68,8 @@ def _fit(job: TrainingJob, layout: Layout, member: Member) -> None:
     )
     rank, host = member.rank, member.hosts[member.rank]
     place = {"rank": rank, "host": host, "cores": member.cores, "threads": openmp_threads()}
-    member.reporter({"event": "worker", **place})
+    openmp = {name: os.environ[name] for name in openmp_environment(layout.threads)}
+    member.reporter({"event": "worker", **place, "openmp": openmp})
     runner.distributed_train_func(
         lambda *_: distributed_batches(job, layout.threads),
         {"batch_size": job.recipe.training.global_batch},
