@@ -62,7 +62,7 @@ class _Steps:
     def _listen(self) -> None:
         with suppress(ValueError):  # the job is ended, and its pipe closed, when both are measured
             for line in self._said:
-                if found := re.match(r"step (\d+) ", line):
+                if found := re.match(r"step (\d+)/", line):
                     self._steps.append((time.monotonic(), int(found[1])))
                     print(line, end="", file=sys.stderr)
 
