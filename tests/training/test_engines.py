@@ -306,3 +306,32 @@ class TestOrca:
         with pytest.raises(UserError, match=message):
             Run(spark, recipe_tree(workers=2, threads=2), data, tmp_path / "model")
         assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.slow
+    def test_resumed_run_goes_on_with_its_moving_statistics_and_slots(
+        self, spark: SparkSession, data: str, tmp_path: Path
+    ) -> None:
+        """Batch normalisation on two workers, and momentum instead of Adam; each checkpoint is in mid-epoch.
+
+        Orca's alone: so deep a network on so small images is not the same twice on BigDL, resumed or not.
+        """
+        tree = recipe_tree(
+            workers=2,
+            global_batch=16,
+            optimizer={"name": "sgd", "momentum": 0.9, "learning_rate": 0.001},
+            checkpoint={"every_steps": 3},
+        )
+        tree["model"] = {"name": "densenet121"}
+        whole = Run(spark, tree, data, tmp_path / "whole")
+        output = str(tmp_path / "resumed")
+
+        def end(event: dict[str, Any]) -> None:
+            if event["event"] == "checkpoint":
+                raise LookupError("enough")
+
+        with pytest.raises(LookupError, match="enough"):
+            insitu.train(spark, parse(tree), data=data, output=output, listener=end)
+        summary = insitu.train(spark, parse(tree), data=data, output=output, resume=True, listener=lambda event: None)
+        assert summary["resumed_from_step"] in (3, 6)
+        for ours, theirs in zip(whole.weights(), insitu.load(output).model.get_weights(), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
