@@ -1,4 +1,7 @@
-"""What docs/large-batches.md says of 32 times the batch, with the first of its three seeds."""
+"""What docs/large-batches.md says of 32 times the batch, with the first of its three seeds.
+
+On one thread, as there: two add up in another order, and one seed's accuracy may be a point off with that.
+"""
 
 import subprocess
 from collections.abc import Callable
@@ -11,7 +14,7 @@ from conftest import ROOT
 
 pytestmark = pytest.mark.nightly
 
-SEED = "training.seed=1"
+AS_THERE = ("training.seed=1", "training.threads=1")
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +24,7 @@ def accuracy(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> C
     subprocess.run(["insitu", "data", "digits", data], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
     def train(optimizer: str, *settings: str) -> float:
-        recipe = insitu.load_recipe(ROOT / f"conf/recipes/large-batch-{optimizer}.yaml", [SEED, *settings])
+        recipe = insitu.load_recipe(ROOT / f"conf/recipes/large-batch-{optimizer}.yaml", [*AS_THERE, *settings])
         output = str(tmp_path_factory.mktemp(optimizer) / "model")
         return insitu.train(spark, recipe, data=data, output=output, listener=lambda event: None)["metrics"]["accuracy"]
 
