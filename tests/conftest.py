@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -96,6 +97,34 @@ def spark_submit(job: str | Path, *args: object, master: str = "local[2]", timeo
     finally:
         stop_group(process)
     return Submitted(returncode=process.returncode, stdout=stdout, stderr=stderr)
+
+
+@pytest.fixture
+def run_here(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """Run `JOB ARGS…` from the repository root in this process: returns the job's summary, raises what it raises."""
+
+    def run(job: str, *args: object) -> dict[str, Any]:
+        monkeypatch.chdir(ROOT)
+        monkeypatch.setattr(sys, "argv", [job, *map(str, args)])
+        return runpy.run_path(job)["main"]()
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model directory of images, with random weights, that no test changes."""
+    from scored_models import random_model, write_model
+
+    return write_model(random_model("squeezenet"), tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="session")
+def windows(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same of tensors as large as `scored_models.WINDOWS`."""
+    from scored_models import WINDOWS, random_model, write_model
+
+    return write_model(random_model("squeezenet", rows=WINDOWS[..., None]), tmp_path_factory.mktemp("windows"))
 
 
 @pytest.fixture
