@@ -20,6 +20,16 @@ from standalone import standalone_cluster, stop_group
 ROOT = Path(__file__).parent.parent
 SEED = 20240229
 _CRASH_LINES = 60
+_LONGEST = (
+    "scoring/test_batch_kills.py",
+    "training/test_kills.py",
+    "training/test_engines.py",
+    "jobs/test_train_cnn.py",
+    "jobs/test_score_batch.py",
+    "test_production_loop.py",
+    "scoring/test_quantize.py",
+    "models/test_normalization.py",
+)
 
 # Before the first session: the driver's and the workers' Python programs find their tools in this environment.
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -28,6 +38,12 @@ os.environ["PYTHONPATH"] = str(ROOT / "libs")
 
 def pytest_report_header() -> str:
     return f"seed: {SEED}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest modules first: begun last, one would be run while the other process has nothing left to do."""
+    places = {ROOT / "tests" / module: place for place, module in enumerate(_LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
