@@ -3,6 +3,7 @@
 export PYTHON
 IN_ENV = PATH="$(CURDIR)/.venv/bin:$$PATH"
 DEMO = build/demo
+PARALLEL = -n 2 --dist loadscope --no-loadscope-reorder --max-worker-restart 0
 
 .PHONY: setup setup-dev demo demo-score test test-slow test-nightly bench
 
@@ -30,11 +31,11 @@ demo-score: setup
 	@echo "the history in pictures: $(DEMO)/scores/monitoring.html"
 
 test: setup-dev
-	@$(IN_ENV) && ruff check && ruff format --check && mypy && lint-imports && pytest -n 2 --dist loadscope --max-worker-restart 0 -m "not slow and not nightly"
+	@$(IN_ENV) && ruff check && ruff format --check && mypy && lint-imports && pytest $(PARALLEL) -m "not slow and not nightly"
 
 # Tests that take long together: kills, resumed runs, full disks, every topology on BigDL.
 test-slow: setup-dev
-	@$(IN_ENV) && pytest -n 2 --dist loadscope --max-worker-restart 0 -m slow
+	@$(IN_ENV) && pytest $(PARALLEL) -m slow
 
 # The real digits to their published accuracy, on a standalone cluster, with BigDL and at 32 times the batch; what needs a
 # download: Airflow (200 MB in build/) and Oozie's schemas.

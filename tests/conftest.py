@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,16 @@ from standalone import standalone_cluster, stop_group
 ROOT = Path(__file__).parent.parent
 SEED = 20240229
 _CRASH_LINES = 60
+_LONGEST = (
+    "scoring/test_batch_kills.py",
+    "training/test_kills.py",
+    "training/test_engines.py",
+    "jobs/test_train_cnn.py",
+    "jobs/test_score_batch.py",
+    "test_production_loop.py",
+    "scoring/test_quantize.py",
+    "models/test_normalization.py",
+)
 
 # Before the first session: the driver's and the workers' Python programs find their tools in this environment.
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -27,6 +38,12 @@ os.environ["PYTHONPATH"] = str(ROOT / "libs")
 
 def pytest_report_header() -> str:
     return f"seed: {SEED}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest modules first: begun last, one would be run while the other process has nothing left to do."""
+    places = {ROOT / "tests" / module: place for place, module in enumerate(_LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -96,6 +113,34 @@ def spark_submit(job: str | Path, *args: object, master: str = "local[2]", timeo
     finally:
         stop_group(process)
     return Submitted(returncode=process.returncode, stdout=stdout, stderr=stderr)
+
+
+@pytest.fixture
+def run_here(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """Run `JOB ARGS…` from the repository root in this process: returns the job's summary, raises what it raises."""
+
+    def run(job: str, *args: object) -> dict[str, Any]:
+        monkeypatch.chdir(ROOT)
+        monkeypatch.setattr(sys, "argv", [job, *map(str, args)])
+        return runpy.run_path(job)["main"]()
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model directory of images, with random weights, that no test changes."""
+    from scored_models import random_model, write_model
+
+    return write_model(random_model("squeezenet"), tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="session")
+def windows(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same of tensors as large as `scored_models.WINDOWS`."""
+    from scored_models import WINDOWS, random_model, write_model
+
+    return write_model(random_model("squeezenet", rows=WINDOWS[..., None]), tmp_path_factory.mktemp("windows"))
 
 
 @pytest.fixture

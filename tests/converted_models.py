@@ -127,13 +127,22 @@ def activate(logits: np.ndarray, activation: str) -> np.ndarray:
 
 
 def logits_error(spark: SparkSession, model: keras.Model, engine: str) -> float:
+    """As `logits_errors`, of one engine."""
+    return logits_errors(spark, model, (engine,))[engine]
+
+
+def logits_errors(spark: SparkSession, model: keras.Model, engines: tuple[str, ...]) -> dict[str, float]:
     """The largest difference of evaluated logits from Keras's, relative to the largest logit."""
-    images = random_images(model, 2)
-    network = network_of(spark, model, convert(model), engine, batch=2)
-    network.java.evaluate()
-    ours, theirs = network.forward(pixels(images)), logits_model(model)(images).numpy()
-    network.java.release()
-    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+    converted, images = convert(model), random_images(model, 2)
+    theirs = logits_model(model)(images).numpy()
+    errors = {}
+    for engine in engines:
+        network = network_of(spark, model, converted, engine, batch=2)
+        network.java.evaluate()
+        ours = network.forward(pixels(images))
+        network.java.release()
+        errors[engine] = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+    return errors
 
 
 def gradient_error(spark: SparkSession, model: keras.Model, engine: str, *, batch: int) -> float:

@@ -1,7 +1,7 @@
 """Model directories with random weights, and DataFrames of real images for them to score."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from PIL import Image
 from pyspark.sql import DataFrame, SparkSession
 from sklearn.datasets import load_digits
 
+from image_data import as_npy
 from insitu import artifact
 from insitu.data.decode import decode
 from insitu.models import build
@@ -33,6 +34,15 @@ def png(digit: np.ndarray) -> bytes:
 
 
 IMAGES = [png(digit) for digit in load_digits().data[: sum(UNEVEN)]]
+WINDOWS = np.random.default_rng(4).normal(scale=3, size=(sum(UNEVEN), 40, 32)).astype(np.float32)
+TENSOR_COLUMNS: dict[str, Callable[[np.ndarray], Any]] = {
+    "array<float>": lambda window: window.ravel().tolist(),
+    "array<double>": lambda window: window.ravel().astype(float).tolist(),
+    "array<bigint>": lambda window: np.rint(window).astype(int).ravel().tolist(),
+    "array<array<float>>": lambda window: window.tolist(),
+    "binary": lambda window: bytearray(as_npy(window)),
+}
+"""A window as Spark holds it, by the type of its column."""
 
 
 def decoded(images: Sequence[bytes], size: tuple[int, int] = SIZE, channels: int = 1) -> np.ndarray:

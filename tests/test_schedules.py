@@ -6,14 +6,13 @@ import io
 import json
 import os
 import re
-import runpy
 import shlex
 import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import pyarrow as pa
@@ -24,7 +23,7 @@ from pyspark.sql import SparkSession
 
 from insitu.errors import UserError
 from insitu.registry import Registry, Standing
-from scored_models import IMAGES, random_model, write_model
+from scored_models import IMAGES
 
 ROOT = Path(__file__).parent.parent
 SCHEDULES = ROOT / "conf/schedules"
@@ -37,23 +36,19 @@ OOZIE_CLIENT_SHA256 = "f2eb9192268141258e9d16e1c5057fd84813ab67385677371105e6257
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Path:
+def cluster(tmp_path: Path, small: str) -> Path:
     """A directory in the place of hdfs://, with the registry and the images that the examples name."""
-    model = write_model(random_model("squeezenet"), tmp_path / "source")
     registry = Registry(f"file://{tmp_path}/models/chexnet", setting="--registry")
-    registry.promote(Path(model), {}, compared_with=Standing())
+    registry.promote(Path(small), {}, compared_with=Standing())
     (tmp_path / "incoming/xrays").mkdir(parents=True)
     pq.write_table(pa.table({"id": ["a", "b"], "image": IMAGES[:2]}), tmp_path / "incoming/xrays/1.parquet")
     return tmp_path
 
 
-def run_job(command: list[str], cluster: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What follows spark-submit's own options, in this process; returns the job's summary."""
+def job_of(command: list[str], cluster: Path) -> list[str]:
+    """What follows spark-submit's own options."""
     start = next(place for place, word in enumerate(command) if word.startswith("jobs/"))
-    argv = [word.replace("hdfs://", f"file://{cluster}") for word in command[start:]]
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "argv", argv)
-    return runpy.run_path(argv[0])["main"]()
+    return [word.replace("hdfs://", f"file://{cluster}") for word in command[start:]]
 
 
 class TestCron:
@@ -123,12 +118,12 @@ class TestAirflow:
         ],
     )
     def test_weekly_commands_are_taken_by_their_jobs(
-        self, spark: SparkSession, cluster: Path, monkeypatch: pytest.MonkeyPatch, task: str, told: str
+        self, spark: SparkSession, cluster: Path, run_here: Callable, task: str, told: str
     ) -> None:
         """Up to the data, which is not there: arguments, recipe and the model that is trained on are right."""
         command = shlex.split(airflow_commands()[task].replace("{{ ds }}", "2026-01-04"))
         with pytest.raises(UserError, match=told):
-            run_job(command, cluster, monkeypatch)
+            run_here(*job_of(command, cluster))
 
     def test_promotion_is_taken_by_the_command_line(self, cluster: Path) -> None:
         """Up to the candidate, which is not there."""
@@ -140,8 +135,8 @@ class TestAirflow:
         told = f"insitu: --candidate: file://{cluster}/models/quantised/2026-01-04 is no model directory"
         assert told in done.stderr
 
-    def test_hourly_command_scores(self, spark: SparkSession, cluster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        assert run_job(shlex.split(airflow_commands()["score"]), cluster, monkeypatch)["rows"] == 2
+    def test_hourly_command_scores(self, spark: SparkSession, cluster: Path, run_here: Callable) -> None:
+        assert run_here(*job_of(shlex.split(airflow_commands()["score"]), cluster))["rows"] == 2
 
     @pytest.mark.nightly
     def test_airflow_itself_takes_the_file(self, tmp_path: Path) -> None:
@@ -206,7 +201,7 @@ class TestOozie:
         self,
         spark: SparkSession,
         cluster: Path,
-        monkeypatch: pytest.MonkeyPatch,
+        run_here: Callable,
         workflow: ElementTree.Element,
         properties: dict[str, str],
     ) -> None:
@@ -217,7 +212,7 @@ class TestOozie:
         values = properties | {"nameNode": "hdfs://"}
         for _ in range(2):  # a value may name another
             command = [re.sub(r"\$\{(\w+)\}", lambda name: values[name[1]], word) for word in command]
-        assert run_job(command, cluster, monkeypatch)["rows"] == 2
+        assert run_here(*job_of(command, cluster))["rows"] == 2
 
     def test_every_property_and_every_node_that_is_named_is_there(
         self, workflow: ElementTree.Element, properties: dict[str, str]

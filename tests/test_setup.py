@@ -42,15 +42,12 @@ def test_wrong_python(clone: Path) -> None:
     assert not (clone / ".venv").exists()
 
 
-def test_no_network(clone: Path) -> None:
+def test_no_network_after_an_interrupted_setup(clone: Path) -> None:
+    """Setup begins anew, and ends with a line that says what is missing."""
+    leftover = clone / ".venv/half-installed"
+    leftover.mkdir(parents=True)
     done = make_setup(clone, PYTHON=sys.executable, **CLOSED_INDEX)
     assert done.returncode != 0
     assert done.stderr.splitlines()[1].startswith("setup: network: the package index cannot be reached;")
     assert not (clone / ".venv/complete-runtime").exists()
-
-
-def test_interrupted_setup_begins_anew(clone: Path) -> None:
-    leftover = clone / ".venv/half-installed"
-    leftover.mkdir(parents=True)
-    make_setup(clone, PYTHON=sys.executable, **CLOSED_INDEX)
     assert not leftover.exists()

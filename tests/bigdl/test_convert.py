@@ -121,10 +121,8 @@ class TestRefusals:
         assert str(refusal.value).endswith("; use training.engine=orca")
 
     def test_group_normalization(self) -> None:
-        model = build("densenet121", size=(32, 32), channels=3, outputs=2, activation="softmax", normalization="group")
-        with pytest.raises(
-            UserError, match=r"^model.normalization: bigdl has no GroupNormalization \(layer conv1/bn\)"
-        ):
+        model = image_model((7, 7), layers.GroupNormalization(3, name="x"))
+        with pytest.raises(UserError, match=r"^model.normalization: bigdl has no GroupNormalization \(layer x\)"):
             convert(model)
 
     def test_bfloat16(self) -> None:

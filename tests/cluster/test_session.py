@@ -58,6 +58,7 @@ def test_submit_finds_bigdl_and_says_only_the_jobs_own_words(submit: Callable, p
     assert len(done.stdout.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_standalone_cluster_runs_on_two_executors(submit: Callable, probe_job: Path, standalone: str) -> None:
     done = submit(probe_job, master=standalone)
     assert done.summary["executors"] == 2

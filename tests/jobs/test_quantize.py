@@ -4,13 +4,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pyspark.sql import SparkSession
 
-from conftest import Submitted
+from insitu.errors import UserError
 
 
 @pytest.mark.parametrize(("option", "value"), [("--sparsity", "1.5"), ("--clusters", "1")])
-def test_a_wrong_value_ends_with_two(submit: Callable[..., Submitted], tmp_path: Path, option: str, value: str) -> None:
+def test_a_wrong_value_is_told(
+    spark: SparkSession, run_here: Callable, tmp_path: Path, option: str, value: str
+) -> None:
     given = ("--model", tmp_path / "model", "--data", tmp_path / "data", "--output", tmp_path / "output")
-    done = submit("jobs/quantize.py", *given, option, value)
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith(f"quantize: {option}: {value}, expected ")
+    with pytest.raises(UserError, match=f"^{option}: {value}, expected "):
+        run_here("jobs/quantize.py", *given, option, value)

@@ -40,9 +40,21 @@ def images(model: keras.Model) -> np.ndarray:
     return np.random.default_rng(SEED).integers(0, 256, shape, dtype=np.uint8)
 
 
+def seeded(name: str) -> tuple[keras.Model, list[np.ndarray]]:
+    """The smallest model of a seed; its weights and what it answers in training."""
+    keras.utils.set_random_seed(SEED)
+    model = smallest(name)
+    return model, [*model.get_weights(), model(images(model), training=True).numpy()]
+
+
 @pytest.fixture(scope="module", params=names())
-def model(request: pytest.FixtureRequest) -> keras.Model:
-    return smallest(request.param)
+def made(request: pytest.FixtureRequest) -> tuple[keras.Model, list[np.ndarray]]:
+    return seeded(request.param)
+
+
+@pytest.fixture
+def model(made: tuple[keras.Model, list[np.ndarray]]) -> keras.Model:
+    return made[0]
 
 
 class TestEveryTopology:
@@ -69,15 +81,14 @@ class TestEveryTopology:
         convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
         assert {layer.compute_dtype for layer in convolutions} == {"bfloat16"}
 
-    @pytest.mark.parametrize("name", names())
-    def test_same_seed_gives_same_weights_and_dropout(self, name: str) -> None:
-        runs = []
-        for _ in range(2):
-            keras.utils.set_random_seed(SEED)
-            model = smallest(name)
-            runs.append([*model.get_weights(), model(images(model), training=True).numpy()])
-        for first, second in zip(*runs, strict=True):
+    def test_same_seed_gives_same_weights_and_dropout(self, made: tuple[keras.Model, list[np.ndarray]]) -> None:
+        for first, second in zip(made[1], seeded(made[0].name)[1], strict=True):
             np.testing.assert_array_equal(first, second)
+
+    def test_trunk_has_the_published_number_of_parameters(self, model: keras.Model) -> None:
+        """AlexNet and M-CNN, below, in the sizes that these are published for."""
+        found = model.count_params() - model.get_layer("head").count_params()
+        assert found == TRUNK_PARAMETERS.get(model.name, found)
 
     @pytest.mark.parametrize("name", names())
     def test_refuses_a_smaller_image(self, name: str) -> None:
@@ -87,7 +98,7 @@ class TestEveryTopology:
 
 
 class TestTensors:
-    @pytest.mark.parametrize("name", names())
+    @pytest.mark.parametrize("name", ["mcnn", "squeezenet"])
     def test_are_read_as_they_are(self, name: str) -> None:
         side = MINIMUM.get(name, 32)
         model = build(name, size=(side, side + 3), channels=5, outputs=2, activation="softmax", input="tensor")
@@ -113,12 +124,6 @@ class TestTensors:
             UserError, match=r"data\.tensor_shape: 64x8 is too small for squeezenet; give at least 31x31"
         ):
             check("squeezenet", size=(64, 8), input="tensor")
-
-
-@pytest.mark.parametrize("name", TRUNK_PARAMETERS)
-def test_trunk_has_the_published_number_of_parameters(name: str) -> None:
-    model = build(name, size=(32, 48), channels=3, outputs=2, activation="sigmoid")
-    assert model.count_params() - model.get_layer("head").count_params() == TRUNK_PARAMETERS[name]
 
 
 def test_alexnet_has_torchvisions_number_of_parameters() -> None:

@@ -22,11 +22,6 @@ Scored = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return write_model(random_model("squeezenet"), tmp_path_factory.mktemp("models") / "squeezenet")
-
-
-@pytest.fixture(scope="module")
 def expected(small: str) -> np.ndarray:
     """Keras's scores of `IMAGES`."""
     return insitu.load(small).model.predict(decoded(IMAGES), verbose=0)

@@ -16,7 +16,7 @@ from pyspark.sql import SparkSession
 import insitu
 from conftest import ROOT
 from image_data import as_npy
-from insitu import artifact
+from insitu import artifact, cli
 from insitu.errors import UserError
 from insitu.recipe import parse
 from insitu.registry import Registry
@@ -263,18 +263,16 @@ def test_what_cannot_be_compared_with_the_current_version(try_to_promote: Promot
 def test_the_commands(try_to_promote: Promote, models: dict[str, str], holdout: str, tmp_path: Path) -> None:
     try_to_promote("good")
     registry = str(tmp_path / "registry")
-
-    def insitu_command(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["insitu", *arguments], cwd=ROOT, capture_output=True, text=True)
-
-    refused = insitu_command("promote", "--candidate", models["other"], "--registry", registry, "--holdout", holdout)
+    command = ["insitu", "promote", "--candidate", models["other"], "--registry", registry, "--holdout", holdout]
+    refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert refused.returncode == 3, refused.stderr
     summary = json.loads(refused.stdout)
     assert not summary["promoted"]
     assert refused.stderr.splitlines()[-1] == f"insitu: {summary['not_done']}"
-    back = insitu_command("rollback", registry)
-    assert (back.returncode, back.stdout) == (2, "")
-    assert back.stderr.startswith(f"insitu: REGISTRY: file://{registry} has no previous version to go back to; ")
+    back = cli._parser().parse_args(["rollback", registry])
+    with pytest.raises(UserError, match=f"REGISTRY: file://{registry} has no previous version to go back to; "):
+        back.run(back)
     for option in ("--experiment", "--registered-model"):
-        alone = insitu_command("rollback", registry, option, "name")
-        assert alone.stderr == f"insitu: {option}: name, which is of MLflow, without --tracking-uri; give that too\n"
+        alone = cli._parser().parse_args(["rollback", registry, option, "name"])
+        with pytest.raises(UserError, match=f"^{option}: name, which is of MLflow, without --tracking-uri; give that"):
+            alone.run(alone)

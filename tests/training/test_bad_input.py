@@ -157,7 +157,7 @@ def test_dataset_that_cannot_be_read(spark: SparkSession, tmp_path: Path, make: 
 
 
 def test_bad_rows_below_the_limit_are_quarantined(spark: SparkSession, tmp_path: Path) -> None:
-    tree = recipe_tree(epochs=1)
+    tree = recipe_tree(engine="bigdl", epochs=1)
     tree["data"]["max_bad_fraction"] = 0.1
     data = write_rows(tmp_path / "data", TRUNCATED)
     summary = insitu.train(spark, parse(tree), data=data, output=str(tmp_path / "model"))

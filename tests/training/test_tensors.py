@@ -64,6 +64,7 @@ def test_windows_are_learnt_and_scored(spark: SparkSession, engine: str, data: s
     np.testing.assert_allclose([found[row["id"]] for row in rows], scores, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_resumed_run_is_the_uninterrupted_one(spark: SparkSession, tmp_path: Path) -> None:
     data = write_rows(tmp_path / "data", window_rows(TRAIN, VALIDATION, shape=SHAPE))
     recipe = parse(windows_tree(engine="bigdl", workers=1, global_batch=8))
