@@ -18,6 +18,7 @@ import insitu
 from insitu.data.decode import decode
 from insitu.errors import UserError, WorkerError
 from insitu.recipe import parse
+from insitu.training.engines.base import Listener
 from training.digits_rows import VALIDATION, digit_rows, recipe_tree, write_rows
 
 PRECISION = {"orca": "bf16", "bigdl": "fp32"}
@@ -63,6 +64,16 @@ class Interrupt:
         if event["event"] == "step" and event["step"] >= self._after_step and not self._done:
             self._done = True
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def end_after_checkpoint(step: int) -> Listener:
+    """A listener that ends the run once that step's checkpoint, or a later one, is written."""
+
+    def end(event: dict[str, Any]) -> None:
+        if event["event"] == "checkpoint" and event["step"] >= step:
+            raise LookupError("enough")
+
+    return end
 
 
 @pytest.fixture(scope="module")
@@ -120,28 +131,27 @@ class TestEngine:
         self, spark: SparkSession, engine: str, tmp_path: Path, workers: int
     ) -> None:
         """Stopped in mid-epoch, with dropout, a plateau and early stopping: weights and history are the same."""
-        data = write_rows(tmp_path / "data", digit_rows(train=640, validation=33))
+        data = write_rows(tmp_path / "data", digit_rows(train=320, validation=33))
         tree = recipe_tree(
             engine=engine,
             workers=workers,
-            epochs=5,
+            epochs=4,
             global_batch=8,
             augment={"flip": True, "brightness": 0.2},
             schedule={"decay": {"kind": "plateau", "min_delta": 10.0, "factor": 0.5}},
             early_stopping={"patience_epochs": 4},
+            checkpoint={"every_steps": 13},
         )
         whole = Run(spark, tree, data, tmp_path / "whole")
-        interrupt = Interrupt(after_step=45)
         output = str(tmp_path / "resumed")
-        with pytest.raises(KeyboardInterrupt):
-            insitu.train(spark, parse(tree), data=data, output=output, listener=interrupt)
-        (checkpoint,) = Path(f"{output}.run/checkpoints").iterdir()
-        step = int(checkpoint.name.removeprefix("step-"))
-        assert step % 80, "it was not stopped in mid-epoch"
+        with pytest.raises(LookupError, match="enough"):
+            insitu.train(spark, parse(tree), data=data, output=output, listener=end_after_checkpoint(52))
+        step = max(int(path.name.removeprefix("step-")) for path in Path(f"{output}.run/checkpoints").iterdir())
+        assert step % 40, "it was not stopped in mid-epoch"
         with pytest.raises(UserError, match=rf"an unfinished run is at .*, its last checkpoint after step {step}; add"):
             insitu.train(spark, parse(tree), data=data, output=output)
         summary = insitu.train(spark, parse(tree), data=data, output=output, resume=True, listener=lambda event: None)
-        assert (summary["resumed_from_step"], summary["steps"], summary["epochs"]) == (step, 400, 5)
+        assert (summary["resumed_from_step"], summary["steps"], summary["epochs"]) == (step, 160, 4)
         for ours, theirs in zip(whole.weights(), insitu.load(output).model.get_weights(), strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
         for line, again in zip(whole.history(), history_of(output), strict=True):
@@ -156,14 +166,14 @@ class TestEngine:
         data = write_rows(tmp_path / "data", digit_rows(train=640, validation=33))
         output, began = str(tmp_path / "model"), time.time()
         with pytest.raises(KeyboardInterrupt):
-            two = parse(recipe_tree(engine=engine, workers=2, epochs=8))
-            insitu.train(spark, two, data=data, output=output, listener=Interrupt(after_step=25))
+            two = parse(recipe_tree(engine=engine, workers=2, epochs=3))
+            insitu.train(spark, two, data=data, output=output, listener=Interrupt(after_step=3))
         stopped, events = time.time(), list[dict[str, Any]]()
-        one = parse(recipe_tree(engine=engine, workers=1, epochs=8))
+        one = parse(recipe_tree(engine=engine, workers=1, epochs=3))
         summary = insitu.train(spark, one, data=data, output=output, resume=True, listener=events.append)
         assert "resume: training.workers was 2, is 1" in capsys.readouterr().err
-        assert summary["resumed_from_step"] >= 25
-        assert (summary["workers"], summary["steps"], len(history_of(output))) == (1, 160, 8)
+        assert summary["resumed_from_step"] >= 3
+        assert (summary["workers"], summary["steps"], len(history_of(output))) == (1, 60, 3)
         provenance = json.loads((Path(output) / "provenance.json").read_text())
         first, second = provenance["drivers"]
         assert provenance["started"] == first["started"] < second["started"]
@@ -324,13 +334,8 @@ class TestOrca:
         tree["model"] = {"name": "densenet121"}
         whole = Run(spark, tree, data, tmp_path / "whole")
         output = str(tmp_path / "resumed")
-
-        def end(event: dict[str, Any]) -> None:
-            if event["event"] == "checkpoint":
-                raise LookupError("enough")
-
         with pytest.raises(LookupError, match="enough"):
-            insitu.train(spark, parse(tree), data=data, output=output, listener=end)
+            insitu.train(spark, parse(tree), data=data, output=output, listener=end_after_checkpoint(3))
         summary = insitu.train(spark, parse(tree), data=data, output=output, resume=True, listener=lambda event: None)
         assert summary["resumed_from_step"] in (3, 6)
         for ours, theirs in zip(whole.weights(), insitu.load(output).model.get_weights(), strict=True):
