@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
 from standalone import standalone_cluster, stop_group
@@ -58,6 +59,15 @@ def seed() -> int:
     random.seed(SEED)
     np.random.seed(SEED)
     return SEED
+
+
+@pytest.fixture(autouse=True)
+def living_jvm() -> Iterator[None]:
+    """Tells in which test Spark's JVM ended; those after it can only say that nobody answers."""
+    yield
+    gateway: Any = SparkContext._gateway
+    if gateway and gateway.proc.poll() is not None:
+        pytest.fail(f"Spark's JVM has ended with exit code {gateway.proc.returncode}")
 
 
 @pytest.fixture(scope="session")
