@@ -35,6 +35,8 @@ _LONGEST = (
 # Before the first session: the driver's and the workers' Python programs find their tools in this environment.
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 os.environ["PYTHONPATH"] = str(ROOT / "libs")
+# MKL's sums otherwise depend on where Java places its arrays: no two BigDL runs under mklblas are then equal.
+os.environ["MKL_CBWR"] = "AVX2,STRICT"
 
 
 def pytest_report_header() -> str:
