@@ -32,12 +32,12 @@ def digits(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def test_digits_in_local_mode(submit: Callable[..., Submitted], digits: Path, tmp_path: Path) -> None:
-    options = ("--set", "training.epochs=3", "--set", "training.schedule.decay.at_epochs=[2]")
+    options = ("--set", "training.epochs=5", "--set", "training.schedule.decay.at_epochs=[4]")
     run = submit(JOB, "--recipe", RECIPE, "--data", digits, "--output", tmp_path / "model", *options)
     assert run.summary["metrics"]["accuracy"] >= 0.9
     assert run.summary["output"] == f"file://{tmp_path}/model"
     assert len(run.stdout.splitlines()) == 1
-    assert [line for line in run.stderr.splitlines() if line.startswith("epoch 3: loss ")]
+    assert [line for line in run.stderr.splitlines() if line.startswith("epoch 5: loss ")]
 
 
 SHORTER = ("--set", "training.epochs=10", "--set", "training.schedule.decay.at_epochs=[7, 9]")
