@@ -331,7 +331,7 @@ class TestOrca:
             optimizer={"name": "sgd", "momentum": 0.9, "learning_rate": 0.001},
             checkpoint={"every_steps": 3},
         )
-        tree["model"] = {"name": "densenet121"}
+        tree["model"] = {"name": "resnet50"}
         whole = Run(spark, tree, data, tmp_path / "whole")
         output = str(tmp_path / "resumed")
         with pytest.raises(LookupError, match="enough"):
