@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -43,10 +45,15 @@ class Folder:
         self._model = model
         self.place = place
         (place / "data").mkdir()
+        self._newest = 0.0
 
     def add(self, name: str, images: Sequence[bytes | None], **columns: Any) -> None:
+        """Deliver a file, later than every one before: Spark takes the oldest first, by the millisecond."""
         own = {"id": [f"{name} {row}" for row in range(len(images))], "image": list(images)}
-        pq.write_table(pa.table(own | columns), self.place / f"data/{name}.parquet")
+        delivered = self.place / f"data/{name}.parquet"
+        pq.write_table(pa.table(own | columns), delivered)
+        self._newest = max(time.time(), self._newest + 0.01)
+        os.utime(delivered, (self._newest, self._newest))
 
     def score(self, *, runtime: Any = "openvino", **request: Any) -> dict[str, Any]:
         return score_batch(
