@@ -91,7 +91,9 @@ class Source:
                 tf.TensorSpec([2], tf.int64),
             ),
         )
-        return stored.map(prepare, num_parallel_calls=threads, deterministic=True).prefetch(2)
+        batches = stored.map(prepare, num_parallel_calls=threads, deterministic=True).prefetch(2)
+        # Without it the workers ask each other before every step who still has rows.
+        return batches.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
     def validation_dataset(self, plan: ShardPlan, *, rank: int, threads: int) -> "tf.data.Dataset":
         """One worker's validation batches, each row once, in stored order.

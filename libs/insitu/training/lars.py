@@ -26,13 +26,20 @@ class DecayedSGD(keras.optimizers.SGD):
         self.l2 = weight_decay
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
-        super().update_step(self._direction(gradient, variable), variable)
+        """In one pass over the memory; Keras's own takes five."""
+        tf.raw_ops.ResourceApplyKerasMomentum(
+            var=variable.handle,
+            accum=self.momentums[self._index_dict[self._var_key(variable)]].handle,
+            lr=tf.cast(self.learning_rate, variable.dtype),
+            grad=self._direction(gradient, variable),
+            momentum=tf.cast(self.momentum, variable.dtype),
+        )
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "weight_decay": self.l2}
 
     def _direction(self, gradient: tf.Tensor, variable: tf.Variable) -> tf.Tensor:
-        return gradient + self.l2 * variable if variable.shape.rank > 1 else gradient
+        return gradient + self.l2 * variable if self.l2 and variable.shape.rank > 1 else gradient
 
 
 @keras.utils.register_keras_serializable(package="insitu")
