@@ -31,24 +31,27 @@ _DENSENET = Job(model="densenet121")
 _GOOGLENET = Job(model="inception_v1", local_batch=32)
 _VGG = Job(model="vgg16", local_batch=8, steps=4)
 
-_BATCHES = {_DENSENET: (16, 32), _GOOGLENET: (32, 64)}
 _FROM_PARQUET = replace(_DENSENET, steps=16, settings=("data.shuffle_mib=1",))
 """Of a worker's 7 MB seven windows, each read while the one before it is trained on."""
 
 
 def _vs_keras(job: Job, *, itex: bool) -> Comparison:
-    """The job's layouts against Keras's batches and numbers of operations at once."""
-    settings = [(batch, inter_op) for batch in _BATCHES[job] for inter_op in (1, 2)]
-    peers = tuple(Keras(model=job.model, batch=batch, inter_op=inter_op, itex=itex) for batch, inter_op in settings)
-    return Comparison(subjects=_layouts(job), peers=peers)
+    """Both at the job's global batch and at twice that one; the job's layouts against Keras's operations at once."""
+    jobs = (job, replace(job, local_batch=2 * job.local_batch, steps=job.steps // 2))
+    peers = tuple(
+        Keras(model=job.model, batch=each.workers * each.local_batch, inter_op=inter_op, itex=itex)
+        for each in jobs
+        for inter_op in (1, 2)
+    )
+    return Comparison(subjects=tuple(layout for each in jobs for layout in _layouts(each)), peers=peers)
 
 
 _COMPARISONS = {
     "parquet_vs_memory": [
         Comparison(subjects=(_FROM_PARQUET,), peers=(replace(_FROM_PARQUET, program="benchmarks/in_memory.py"),))
     ],
-    "job_vs_keras": [_vs_keras(job, itex=True) for job in _BATCHES],
-    "job_vs_stock": [_vs_keras(_DENSENET, itex=False)],
+    "job_vs_keras": [_vs_keras(job, itex=True) for job in (_DENSENET, _GOOGLENET)],
+    "job_vs_stock": [_vs_keras(job, itex=False) for job in (_DENSENET, _GOOGLENET)],
     "layout": [Comparison(subjects=_layouts(job)[:1], peers=_layouts(job)[1:]) for job in (_DENSENET, _GOOGLENET)],
     "scaling_2": [_scaling(_DENSENET), _scaling(_VGG)],
     "bf16": [Comparison(subjects=(_DENSENET,), peers=(replace(_DENSENET, precision="fp32"),))],
