@@ -1,6 +1,8 @@
 import json
 import multiprocessing
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -46,17 +48,40 @@ def test_a_killed_owner_is_followed(uri: str, capsys: pytest.CaptureFixture[str]
     assert f"process {owner.pid} on" in capsys.readouterr().err
 
 
-def test_an_owner_elsewhere_that_stopped_writing_is_followed(uri: str) -> None:
+@pytest.fixture
+def elsewhere(uri: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Writes the lock, as its owner on another host does."""
+    monkeypatch.setattr(lock, "STALE_SECONDS", 1)
+    monkeypatch.setattr(lock, "_LOOK_SECONDS", 0.1)
     path = Path(uri.removeprefix("file://"))
     path.parent.mkdir()
     place = {"user": "ada", "host": "elsewhere", "processes": "y", "pid": 1, "started": "1"}
     owner = {"id": "x", "since": "2024-02-29T00:00:00Z", **place}
-    path.write_text(json.dumps(owner | {"beat": time.time() - lock.STALE_SECONDS / 2}))
+
+    def beat() -> None:
+        path.write_text(json.dumps(owner | {"beat": time.time()}))
+
+    return beat
+
+
+def test_an_owner_elsewhere_that_stopped_writing_is_waited_for_and_followed(
+    uri: str, elsewhere: Callable[[], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    elsewhere()
+    take(uri, 0)
+    said = capsys.readouterr().err
+    assert "out is locked (ada on elsewhere, process 1, since 2024-02-29T00:00:00Z); for 1 s at most" in said
+    assert "process 1 on elsewhere left out locked and is gone" in said
+    assert not Path(uri.removeprefix("file://")).exists()
+
+
+def test_an_owner_elsewhere_that_writes_is_told(uri: str, elsewhere: Callable[[], None]) -> None:
+    elsewhere()
+    timer = threading.Timer(0.5, elsewhere)
+    timer.start()
     with pytest.raises(UserError, match=r"ada on elsewhere, process 1, since 2024-02-29T00:00:00Z"):
         take(uri, 0)
-    path.write_text(json.dumps(owner | {"beat": time.time() - lock.STALE_SECONDS - 1}))
-    take(uri, 0)
-    assert not path.exists()
+    timer.join()
 
 
 def test_a_lock_that_was_never_written_is_followed(uri: str) -> None:

@@ -1,6 +1,7 @@
 """What a model directory takes from the run's."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,14 @@ from insitu.training.rundir import RunDirectory
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> RunDirectory:
+def run(tmp_path: Path) -> Iterator[RunDirectory]:
     run = RunDirectory(f"file://{tmp_path}/model")
-    run.open(resume=False)
-    (tmp_path / "model.run/steps.jsonl").write_text("{}\n")
-    (tmp_path / "model.run/tensorboard").mkdir()
-    (tmp_path / "model.run/tensorboard/events").write_text("")
-    (tmp_path / "directory").mkdir()
-    return run
+    with run.opened(resume=False):
+        (tmp_path / "model.run/steps.jsonl").write_text("{}\n")
+        (tmp_path / "model.run/tensorboard").mkdir()
+        (tmp_path / "model.run/tensorboard/events").write_text("")
+        (tmp_path / "directory").mkdir()
+        yield run
 
 
 def test_record_is_taken_over(run: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

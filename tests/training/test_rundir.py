@@ -3,13 +3,15 @@
 import json
 import os
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from insitu.cluster import lock
 from insitu.errors import UserError
 from insitu.recipe import Recipe, parse
 from insitu.training.rundir import RunDirectory
@@ -21,53 +23,73 @@ def recipe(**training: Any) -> Recipe:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> RunDirectory:
-    """An unfinished run of two workers."""
+def run(tmp_path: Path) -> Iterator[RunDirectory]:
+    """A run of two workers."""
     run = RunDirectory(f"file://{tmp_path}/model")
-    run.open(resume=False)
-    run.claim(recipe(), "fingerprint", {})
-    return run
+    with run.opened(resume=False):
+        run.claim(recipe(), "fingerprint", {})
+        yield run
 
 
-def test_unfinished_run_is_not_overwritten(run: RunDirectory) -> None:
+def begin(tmp_path: Path, *, resume: bool) -> RunDirectory:
+    """Open a run as a job that ends at once."""
+    run = RunDirectory(f"file://{tmp_path}/model")
+    with run.opened(resume=resume):
+        return run
+
+
+def test_unfinished_run_is_not_overwritten(tmp_path: Path) -> None:
+    assert begin(tmp_path, resume=False).is_new
     with pytest.raises(UserError, match=r"--output: an unfinished run is at file://.*/model\.run, .* add --resume"):
-        run.open(resume=False)
-    run.open(resume=True)
+        begin(tmp_path, resume=False)
+    assert not begin(tmp_path, resume=True).is_new
 
 
 def test_directory_that_is_no_runs_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "model.run").mkdir()
     (tmp_path / "model.run/precious").write_text("")
     with pytest.raises(UserError, match=r"model\.run is not the directory of a run"):
-        RunDirectory(f"file://{tmp_path}/model").open(resume=True)
-    assert (tmp_path / "model.run/precious").exists()
+        begin(tmp_path, resume=True)
+    assert [place.name for place in (tmp_path / "model.run").iterdir()] == ["precious"]
 
 
 def test_run_of_a_living_process_is_not_joined(run: RunDirectory, tmp_path: Path) -> None:
-    note = tmp_path / "model.run/run.json"
-    note.write_text(json.dumps(json.loads(note.read_text()) | {"pid": os.getppid()}))
-    with pytest.raises(UserError, match=rf"is still going on, in process {os.getppid()}; wait for it"):
-        run.open(resume=True)
+    with pytest.raises(
+        UserError, match=rf"is being written by another job \(.*, process {os.getpid()}, since .*; wait"
+    ):
+        begin(tmp_path, resume=True)
 
 
-def test_of_two_jobs_at_once_one_begins_and_the_other_harms_nothing(tmp_path: Path) -> None:
+def test_run_that_another_job_took_over_is_left_to_it(run: RunDirectory, tmp_path: Path) -> None:
+    held = tmp_path / "model.run/lock"
+    held.write_text(json.dumps(json.loads(held.read_text()) | {"id": "another's", "host": "node7"}))
+    with pytest.raises(UserError, match=r"--output: .*model\.run was taken over by another job \(.* on node7, "):
+        run.scratch()
+    assert held.exists() and not list((tmp_path / "model.run").glob("gang-*"))
+
+
+def test_of_two_jobs_at_once_one_begins_and_the_other_harms_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "_WRITING_SECONDS", 0.05)
     for attempt in range(100):
         runs = [RunDirectory(f"file://{tmp_path}/{attempt}") for _ in range(2)]
         together = threading.Barrier(2)
 
-        def begin(run: RunDirectory, together: threading.Barrier = together) -> None:
+        def work(run: RunDirectory, together: threading.Barrier = together) -> None:
             together.wait()
-            run.open(resume=False)
+            with run.opened(resume=False):
+                time.sleep(0.01)
 
         with ThreadPoolExecutor(2) as threads:
-            errors = [begun.exception() for begun in [threads.submit(begin, run) for run in runs]]
+            errors = [begun.exception() for begun in [threads.submit(work, run) for run in runs]]
         assert sorted(run.is_new for run in runs) == [False, True]
         assert [type(error) for error in errors if error] == [UserError]
         assert (tmp_path / f"{attempt}.run/run.json").exists()
 
 
 def test_nothing_to_resume_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    RunDirectory(f"file://{tmp_path}/model").open(resume=True)
+    begin(tmp_path, resume=True)
     assert "nothing to resume at file://" in capsys.readouterr().err
     assert (tmp_path / "model.run").is_dir()
 
@@ -134,5 +156,5 @@ def test_a_full_file_system_is_told_and_nothing_is_left(small_disk: Callable[[st
             filler.write(bytes(4096))
             filler.flush()
     with pytest.raises(UserError, match=r"--output: .*model\.run cannot be made \(.*No space left"):
-        RunDirectory(f"file://{place}/model").open(resume=False)
+        begin(place, resume=False)
     assert not (place / "model.run").exists()

@@ -1,7 +1,7 @@
 """Gangs that are lost and start again, on a real file system; the engine is one that only writes checkpoints."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -48,10 +48,10 @@ class LosingEngine:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> RunDirectory:
+def run(tmp_path: Path) -> Iterator[RunDirectory]:
     run = RunDirectory(f"file://{tmp_path}/model")
-    run.open(resume=False)
-    return run
+    with run.opened(resume=False):
+        yield run
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 import fsspec
@@ -76,15 +77,21 @@ def open_filesystem(uri: str) -> tuple["AbstractFileSystem", str]:
 
 
 def create(uri: str, content: bytes) -> bool:
-    """Write a new file, and its folder; False where there is one already."""
+    """Write a new file, and its folder; False where there is one already. Nothing is left where it fails."""
     file_system, path = open_filesystem(uri)
-    file_system.makedirs(path.rpartition("/")[0], exist_ok=True)
+    folder = path.rpartition("/")[0]
+    makes_folder = not file_system.exists(folder)
+    file_system.makedirs(folder, exist_ok=True)
     exclusively = {"mode": "wb", "overwrite": False} if uri.startswith("hdfs:") else {"mode": "xb"}
     try:
         with file_system.open(path, **exclusively) as target:
             target.write(content)
     except FileExistsError:
         return False
+    except FILE_SYSTEM_ERRORS:
+        with suppress(*FILE_SYSTEM_ERRORS):
+            file_system.rm(folder if makes_folder else path, recursive=makes_folder)
+        raise
     return True
 
 

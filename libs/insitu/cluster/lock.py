@@ -4,7 +4,6 @@ import getpass
 import json
 import os
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,20 +12,23 @@ from threading import Event, Thread
 from typing import Any
 from uuid import uuid4
 
-from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, create, open_filesystem
+from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, create, open_filesystem, say
 from insitu.errors import UserError
 
 BEAT_SECONDS = 30
 STALE_SECONDS = 600
 _WRITING_SECONDS = 2
+_LOOK_SECONDS = 5
 
 
 class Lock:
     """A lock file that this job holds."""
 
-    def __init__(self, uri: str, owner: dict[str, Any]) -> None:
+    def __init__(self, uri: str, owner: dict[str, Any], *, setting: str, output: str) -> None:
         self._uri = uri
         self._owner = owner
+        self._setting = setting
+        self._output = output
 
     @property
     def id(self) -> str:
@@ -34,15 +36,18 @@ class Lock:
         return self._owner["id"]
 
     def check(self) -> None:
-        """Raise `RuntimeError` where another job has taken it over, because this one stood still for too long."""
+        """Raise `UserError` where another job has taken it over, because this one stood still for too long."""
         file_system, path = open_filesystem(self._uri)
-        if _parsed(file_system.cat_file(path)).get("id") != self.id:
-            raise RuntimeError(f"{self._uri} was taken over by another job: this one stood still for too long")
+        owner = _parsed(file_system.cat_file(path))
+        if owner.get("id") != self.id:
+            who = f" ({_who(owner)})" if owner else ""
+            problem = f"{self._output} was taken over by another job{who}: this one stood still for too long"
+            raise UserError(self._setting, problem, "leave it to that one")
 
     def beat(self, ended: Event) -> None:
         file_system, path = open_filesystem(self._uri)
         while not ended.wait(BEAT_SECONDS):
-            with suppress(*FILE_SYSTEM_ERRORS):  # away for a while, or taken over: the job itself finds out
+            with suppress(UserError, *FILE_SYSTEM_ERRORS):  # away for a while, or taken over: the job itself finds out
                 self.check()
                 file_system.pipe_file(path, _text(self._owner))
 
@@ -58,7 +63,8 @@ def locked(uri: str, *, setting: str, output: str) -> Iterator[Lock]:
     """Hold a lock file while the block runs.
 
     It names its owner and is written anew every half minute. One whose owner is a process of this user and host that
-    has ended, or that nobody has written for ten minutes, is taken over, and that is said.
+    has ended, or that nobody has written for ten minutes, is taken over, and that is said. Whether an owner on another
+    host lives is waited for.
 
     Args:
         uri: of the lock file, on any file system.
@@ -70,7 +76,7 @@ def locked(uri: str, *, setting: str, output: str) -> Iterator[Lock]:
     owner = _owner()
     while not create(uri, _text(owner)):
         _take_away_if_stale(uri, setting, output)
-    lock, ended = Lock(uri, owner), Event()
+    lock, ended = Lock(uri, owner, setting=setting, output=output), Event()
     beating = Thread(target=lock.beat, args=(ended,), name="insitu-lock", daemon=True)
     beating.start()
     try:
@@ -104,13 +110,14 @@ def _take_away_if_stale(uri: str, setting: str, output: str) -> None:
         if not owner:  # perhaps it is being written just now
             time.sleep(_WRITING_SECONDS)
             owner = _parsed(file_system.cat_file(path))
+        if owner and _lives(owner, uri, output):
+            raise UserError(
+                setting,
+                f"{output} is being written by another job ({_who(owner)})",
+                f"wait for it, or end it and remove {uri}",
+            )
     except FileNotFoundError:
         return
-    if owner and not _is_stale(owner):
-        who = f"{owner['user']} on {owner['host']}, process {owner['pid']}, since {owner['since']}"
-        raise UserError(
-            setting, f"{output} is being written by another job ({who})", f"wait for it, or end it and remove {uri}"
-        )
     gone = f"{path}.{uuid4().hex[:8]}"
     with suppress(FileNotFoundError):  # somebody else was faster
         file_system.mv(path, gone)
@@ -121,7 +128,7 @@ def _take_away_if_stale(uri: str, setting: str, output: str) -> None:
             return
         file_system.rm_file(gone)
         whose = f"process {owner['pid']} on {owner['host']}" if owner else "a job that was killed"
-        print(f"lock: {whose} left {output} locked and is gone; going on", file=sys.stderr)
+        say(f"lock: {whose} left {output} locked and is gone; going on")
 
 
 def _parsed(text: bytes) -> dict[str, Any]:
@@ -132,11 +139,28 @@ def _parsed(text: bytes) -> dict[str, Any]:
         return {}
 
 
+def _lives(owner: dict[str, Any], uri: str, output: str) -> bool:
+    """Whether the owner's process is there, or, where it cannot be seen from here, still writes its lock."""
+    if (owner["processes"], owner["user"]) == (_processes(), getpass.getuser()):
+        return not _is_stale(owner) and _process_start(owner["pid"]) == owner["started"]
+    if not _is_stale(owner):
+        say(
+            f"lock: {output} is locked ({_who(owner)}); for {STALE_SECONDS} s at most it is seen whether that job lives"
+        )
+    file_system, path = open_filesystem(uri)
+    while not _is_stale(owner):
+        time.sleep(_LOOK_SECONDS)
+        if _parsed(file_system.cat_file(path)) != owner:
+            return True
+    return False
+
+
 def _is_stale(owner: dict[str, Any]) -> bool:
-    mine = (owner["processes"], owner["user"]) == (_processes(), getpass.getuser())
-    if mine and _process_start(owner["pid"]) != owner["started"]:
-        return True
     return time.time() - owner["beat"] > STALE_SECONDS
+
+
+def _who(owner: dict[str, Any]) -> str:
+    return f"{owner['user']} on {owner['host']}, process {owner['pid']}, since {owner['since']}"
 
 
 def _processes() -> str:

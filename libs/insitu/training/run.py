@@ -76,8 +76,7 @@ def train(
     artifact.check_free(output)
     recipe = _qualified(spark, recipe)
     run = RunDirectory(output)
-    run.open(resume=resume)
-    with _kept_if_begun(run), _parent_model(recipe) as parent:
+    with run.opened(resume=resume), _kept_if_begun(run), _parent_model(recipe) as parent:
         prepared = prepare(spark, recipe, data)
         engine = _engine(recipe, spark)
         layout = engine.layout(recipe.training.workers).with_threads(recipe.training.threads)

@@ -1,21 +1,20 @@
 """`OUTPUT.run`: what a run keeps beside its output until it is published, and goes on from when it is resumed."""
 
 import json
-import os
-import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from pathlib import Path
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 from uuid import uuid4
 
 from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, create, open_filesystem, overwrite, persist, say
+from insitu.cluster.lock import Lock, locked
 from insitu.errors import UserError, WorkerError
 from insitu.recipe import Recipe
 from insitu.training.checkpoints import RUN, CheckpointStore
 
 T = TypeVar("T")
+_LOCK = "lock"
 _MAY_CHANGE = (
     *("training.workers", "training.threads", "training.epochs", "training.checkpoint", "training.max_restarts"),
     *("training.silence_seconds", "data.reader"),
@@ -28,7 +27,7 @@ class RunDirectory:
     Attributes:
         uri: where it is.
         checkpoints: URI of the run's checkpoints.
-        is_new: whether `open` made it.
+        is_new: whether `opened` made it.
     """
 
     def __init__(self, output: str) -> None:
@@ -36,47 +35,41 @@ class RunDirectory:
         self.checkpoints = f"{self.uri}/checkpoints"
         self.is_new = False
         self._run: dict[str, Any] = {}
+        self._lock: Lock
 
-    def open(self, *, resume: bool) -> None:
-        """Make the directory, or see whether the one that is there may be gone on from.
+    @contextmanager
+    def opened(self, *, resume: bool) -> Iterator[None]:
+        """Make the directory, or go on with the one that is there, and keep other jobs out of it.
 
         Raises:
             UserError: an unfinished run is there and `resume` is not asked for, its job is still running, it is no
                 run's directory, or none can be made or reached.
         """
-        owner = {"host": socket.gethostname(), "pid": os.getpid()}
-        try:
-            self.is_new = self._make(owner)
-        except FILE_SYSTEM_ERRORS as error:
-            raise UserError("--output", f"{self.uri} cannot be made ({error})", "name a place that can") from None
-        if self.is_new:
-            self._run = owner
-            if resume:
+        with ExitStack() as held:
+            try:
+                self._lock = held.enter_context(locked(f"{self.uri}/{_LOCK}", setting="--output", output=self.uri))
+                self.is_new = self._make()
+            except FILE_SYSTEM_ERRORS as error:
+                raise UserError("--output", f"{self.uri} cannot be made ({error})", "name a place that can") from None
+            if not self.is_new:
+                self._run = persist_result(self._read, "reading the run", self.uri)
+                if not resume:
+                    self._refuse()
+            elif resume:
                 print(f"nothing to resume at {self.uri}: starting from the first step", file=sys.stderr)
-            return
-        run = persist_result(self._read, "reading the run", self.uri)
-        self._check_owner(run)
-        if not resume:
-            step = max(persist_result(self.store(keep=1).steps, "listing the checkpoints", self.uri), default=0)
-            problem = f"an unfinished run is at {self.uri}, its last checkpoint after step {step}"
-            raise UserError("--output", problem, "add --resume to go on with it, or remove that directory")
-        self._write(run | owner)
+            yield
 
-    def _make(self, run: dict[str, Any]) -> bool:
-        """Make the directory; False where there is one, be it that another job has made it this moment."""
+    def _make(self) -> bool:
+        """Begin a run; False where something is there already."""
         file_system, path = open_filesystem(self.uri)
-        if file_system.exists(path):
+        if any(not place.rstrip("/").endswith(f"/{_LOCK}") for place in file_system.ls(path, detail=False)):
             return False
-        try:
-            file_system.makedirs(path)
-        except FileExistsError:
-            return False
-        try:
-            return create(f"{self.uri}/{RUN}", json.dumps(run).encode())
-        except FILE_SYSTEM_ERRORS:
-            with suppress(*FILE_SYSTEM_ERRORS):
-                self.remove()
-            raise
+        return create(f"{self.uri}/{RUN}", json.dumps(self._run).encode())
+
+    def _refuse(self) -> None:
+        step = max(persist_result(self.store(keep=1).steps, "listing the checkpoints", self.uri), default=0)
+        problem = f"an unfinished run is at {self.uri}, its last checkpoint after step {step}"
+        raise UserError("--output", problem, "add --resume to go on with it, or remove that directory")
 
     def claim(self, recipe: Recipe, fingerprint: str, additions: dict[str, str]) -> None:
         """Note what is trained on what; in a run that is gone on with, compare it.
@@ -93,12 +86,6 @@ class RunDirectory:
         if "recipe" in self._run:
             _compare(self._run, now)
         self._write(self._run | now)
-
-    def _check_owner(self, run: dict[str, Any]) -> None:
-        ours = run["host"] == socket.gethostname() and run["pid"] != os.getpid()
-        if ours and Path(f"/proc/{run['pid']}").exists():
-            problem = f"the run at {self.uri} is still going on, in process {run['pid']}"
-            raise UserError("--output", problem, "wait for it, end it, or name another directory")
 
     def _read(self) -> dict[str, Any]:
         file_system, path = open_filesystem(f"{self.uri}/{RUN}")
@@ -123,8 +110,9 @@ class RunDirectory:
             kept: URI of a file that a gang left and that is needed yet.
 
         Raises:
-            UserError: the file system is full, or stays away.
+            UserError: the file system is full, or stays away, or another job has taken the run over.
         """
+        persist_result(self._lock.check, "reading the run's lock", self.uri)
         try:
             self._remove_leftovers(kept)
         except FILE_SYSTEM_ERRORS as error:
