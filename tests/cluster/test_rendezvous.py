@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from insitu.cluster.rendezvous import exchange
+from insitu.cluster.rendezvous import Missing, exchange
 
 
 @pytest.mark.parametrize("scheme", ["", "file://"])
@@ -19,9 +19,13 @@ def test_all_workers_get_all_values_by_rank(tmp_path: Path, scheme: str) -> None
 
 
 def test_single_worker_meets_itself(tmp_path: Path) -> None:
-    assert exchange(f"{tmp_path}/gang", "é", rank=0, size=1) == ["é"]
+    assert exchange(f"{tmp_path}/gang", "é", rank=0, size=1, timeout_seconds=1) == ["é"]
 
 
 def test_missing_worker_is_named(tmp_path: Path) -> None:
-    with pytest.raises(TimeoutError, match=r"workers \[0, 2\] of 3 did not start within 0\.3 s"):
-        exchange(f"{tmp_path}/gang", "here", rank=1, size=3, timeout_seconds=0.3)
+    meet = partial(exchange, f"{tmp_path}/gang", "here", size=3, timeout_seconds=0.3)
+    with pytest.raises(Missing, match=r"workers \[0, 2\] of 3 did not start within 0\.3 s") as alone:
+        meet(rank=1)
+    with pytest.raises(Missing, match=r"workers \[2\] of 3 did not start within 0\.3 s") as with_another:
+        meet(rank=0)
+    assert not alone.value.others and with_another.value.others

@@ -50,7 +50,7 @@ def test_cause_is_told_whatever_came_first(
     assert str(failure).startswith(message)
 
 
-@pytest.mark.parametrize("kind", ["UnknownError", "ConnectionResetError"])
+@pytest.mark.parametrize("kind", ["UnknownError", "ConnectionResetError", "EOFError", "BrokenPipeError"])
 def test_errors_that_may_pass_are_worth_another_start(watchdog: Watchdog, kind: str) -> None:
     watchdog(OWN | {"kind": kind})
     assert isinstance(watchdog.failure("", "Spark's words"), WorkerLost)

@@ -17,7 +17,7 @@ from insitu.data.plan import Rows, plan_shards
 from insitu.data.png import encode_png
 from insitu.recipe import Recipe, parse
 from insitu.training.engines.base import TrainingJob
-from insitu.training.weights import save_weights
+from insitu.training.weights import load_weights, save_weights
 from insitu.training.worker import build_model, distributed_batches, learning_rate, training_model
 
 SIZE, CLASSES, ROWS = 31, 3, 12
@@ -93,12 +93,13 @@ def test_head_follows_the_task() -> None:
 
 
 def test_training_starts_from_the_jobs_weights(job: TrainingJob) -> None:
-    for weight in training_model(job, None).get_weights():
+    assert job.initial_weights
+    for weight in training_model(job, initial=load_weights(job.initial_weights)).get_weights():
         np.testing.assert_array_equal(weight, np.full_like(weight, 0.01))
 
 
 def test_frozen_trunk_trains_the_head_alone(job: TrainingJob) -> None:
-    model = training_model(replace(job, train_trunk=False), None)
+    model = training_model(replace(job, train_trunk=False))
     before = model.get_weights()
     model.fit(np.full((4, SIZE, SIZE, 1), 9, np.uint8), np.array([0, 1, 2, 0]), verbose=0)
     changed = [not np.array_equal(old, new) for old, new in zip(before, model.get_weights(), strict=True)]
@@ -109,7 +110,7 @@ def test_frozen_trunk_trains_the_head_alone(job: TrainingJob) -> None:
 
 def test_optimizer_has_the_recipes_settings(job: TrainingJob) -> None:
     settings = {"name": "lars", "learning_rate": 0.5, "momentum": 0.8, "weight_decay": 0.01, "base_batch": 4}
-    optimizer = training_model(replace(job, recipe=recipe(optimizer=settings)), None).optimizer
+    optimizer = training_model(replace(job, recipe=recipe(optimizer=settings))).optimizer
     assert type(optimizer).__name__ == "LARS"
     config = optimizer.get_config()
     assert [config[key] for key in ("learning_rate", "momentum", "weight_decay")] == pytest.approx([0.5, 0.8, 0.01])
@@ -117,9 +118,9 @@ def test_optimizer_has_the_recipes_settings(job: TrainingJob) -> None:
 
 def test_class_weights_reach_the_loss(job: TrainingJob) -> None:
     images, labels = np.zeros((4, SIZE, SIZE, 1), np.uint8), np.full(4, 2)
-    plain = training_model(job, None).evaluate(images, labels, verbose=0)
+    plain = training_model(job).evaluate(images, labels, verbose=0)
     weights = np.array([1, 1, 3], np.float32)
-    weighted = training_model(replace(job, class_weights=weights), None).evaluate(images, labels, verbose=0)
+    weighted = training_model(replace(job, class_weights=weights)).evaluate(images, labels, verbose=0)
     assert weighted == pytest.approx(3 * plain, rel=1e-5)
 
 

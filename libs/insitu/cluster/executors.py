@@ -1,11 +1,14 @@
 """The executors of a running Spark application."""
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from insitu.cluster.failures import exit_cause
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+_REPLACED_SECONDS = 60
 
 
 def executor_cores(spark: "SparkSession") -> list[int]:
@@ -20,6 +23,14 @@ def executor_cores(spark: "SparkSession") -> list[int]:
 def executor_ids(spark: "SparkSession") -> list[str]:
     """The ids of these executors, in the same order."""
     return [str(executor.id()) for executor in _working(spark)]
+
+
+def wait_for_executors(spark: "SparkSession", wanted: int) -> list[str]:
+    """These ids, waited for while they are too few, a minute at most: a cluster replaces a lost executor in seconds."""
+    end = time.monotonic() + _REPLACED_SECONDS
+    while len(ids := executor_ids(spark)) < wanted and time.monotonic() < end:
+        time.sleep(1)
+    return ids
 
 
 def executor_host(spark: "SparkSession", executor_id: str) -> str:

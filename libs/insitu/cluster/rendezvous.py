@@ -11,7 +11,19 @@ from insitu.cluster.filesystem import open_filesystem
 _POLL_SECONDS = 0.2
 
 
-def exchange(uri: str, value: str, *, rank: int, size: int, timeout_seconds: float = 300) -> list[str]:
+class Missing(TimeoutError):
+    """Some worker gave no value in time.
+
+    Attributes:
+        others: whether any but this one did.
+    """
+
+    def __init__(self, message: str, *, others: bool) -> None:
+        super().__init__(message)
+        self.others = others
+
+
+def exchange(uri: str, value: str, *, rank: int, size: int, timeout_seconds: float) -> list[str]:
     """Give a value to all workers and get everyone's.
 
     Args:
@@ -24,7 +36,7 @@ def exchange(uri: str, value: str, *, rank: int, size: int, timeout_seconds: flo
         the values by rank.
 
     Raises:
-        TimeoutError: some worker gave none within `timeout_seconds`.
+        Missing: some worker gave none within `timeout_seconds`.
     """
     file_system, directory = open_filesystem(uri)
     file_system.makedirs(directory, exist_ok=True)
@@ -35,6 +47,7 @@ def exchange(uri: str, value: str, *, rank: int, size: int, timeout_seconds: flo
     while missing:
         missing = {other for other in missing if not file_system.exists(f"{directory}/{other}")}
         if missing and time.monotonic() > deadline:
-            raise TimeoutError(f"workers {sorted(missing)} of {size} did not start within {timeout_seconds} s")
+            problem = f"workers {sorted(missing)} of {size} did not start within {timeout_seconds:g} s"
+            raise Missing(problem, others=len(missing) < size - 1)
         time.sleep(_POLL_SECONDS if missing else 0)
     return [file_system.cat_file(f"{directory}/{other}").decode() for other in range(size)]

@@ -10,8 +10,12 @@ from insitu.training.progress import HEARTBEAT_SECONDS
 
 _PEER_ERRORS = {"UnavailableError", "AbortedError", "CancelledError", "DeadlineExceededError", "InternalError"}
 """TensorFlow's errors in a collective operation: what a worker sees when another one is gone."""
-_PASSING_ERRORS = {"UnknownError", "OSError", "TimeoutError", "ConnectionResetError", "ConnectionRefusedError"}
-"""Of a server that cannot start on its port, and of a file system that cannot be read: worth another start."""
+_PASSING_ERRORS = {
+    *("UnknownError", "OSError", "TimeoutError", "EOFError", "BrokenPipeError"),
+    *("ConnectionResetError", "ConnectionRefusedError", "ConnectionAbortedError"),
+}
+"""Of a server that cannot start on its port, a file system that cannot be read, a driver out of reach: worth another
+start."""
 
 _SILENT_SECONDS = 60
 """A worker says every few seconds that it lives; after so long without a word it counts as dead."""
@@ -124,8 +128,8 @@ class Watchdog:
             return WorkerLost(silent)
         killed = [rank for rank in self._gone if rank not in self._failed_ranks()]
         if killed:
-            name, cause = self._name(killed[0]), "someone or a resource manager killed it"
-            return WorkerLost(f"{name}: Spark's Python worker ended without a word: {cause}")
+            cause = "someone, a resource manager or the kernel killed it; Spark does not tell its exit code"
+            return WorkerLost(f"{self._name(killed[0])}: Spark's Python worker ended without a word: {cause}")
         lost = [f"rank {event['rank']} on {event['host']}:\n{event['text']}" for event in self._failed[:1]]
         return WorkerLost(lost[0] if lost else f"Spark ended the gang: {spark_error.strip().splitlines()[0]}")
 

@@ -20,7 +20,6 @@ from insitu.training import schedules
 from insitu.training.checkpoints import Checkpoint
 from insitu.training.engines.base import TrainingJob
 from insitu.training.optimizers import build_optimizer
-from insitu.training.weights import load_weights
 
 if TYPE_CHECKING:
     import keras
@@ -68,13 +67,15 @@ def _keras_globals(*, seed: int, bf16: bool) -> Iterator[None]:
         np.random.set_state(numpy)
 
 
-def training_model(job: TrainingJob, restored: Checkpoint | None) -> "keras.Model":
+def training_model(
+    job: TrainingJob, restored: Checkpoint | None = None, initial: list[np.ndarray] | None = None
+) -> "keras.Model":
     """The job's model, compiled, as the checkpoint or else the initial weights have it; in the strategy's scope."""
     model = build_model(job.recipe, len(job.class_names))
     if restored:
         model.set_weights(restored.weights)
-    elif job.initial_weights:
-        model.set_weights(load_weights(job.initial_weights))
+    elif initial:
+        model.set_weights(initial)
     set_trunk_trainable(model, job.train_trunk)
     optimizer = job.recipe.training.optimizer
     model.compile(

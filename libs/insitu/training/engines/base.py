@@ -56,6 +56,11 @@ class Layout:
             )
         return cls(workers, per_executor, min(cores) // per_executor)
 
+    @property
+    def executors(self) -> int:
+        """That the workers are shared out to."""
+        return self.workers // self.workers_per_executor
+
     def with_threads(self, threads: int | None) -> "Layout":
         """The same with `training.threads` of each worker; None leaves it all its cores."""
         if threads is None:

@@ -8,7 +8,6 @@ before it is Python's.
 import json
 import math
 import sys
-import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,7 @@ from insitu.bigdl.converted import Converted
 from insitu.bigdl.memory import check_memory, estimate
 from insitu.bigdl.trainer import Trainer
 from insitu.bigdl.vectors import write_start, write_vector
-from insitu.cluster.executors import executor_cores, executor_host, executor_ids
+from insitu.cluster.executors import executor_cores, executor_host, wait_for_executors
 from insitu.cluster.filesystem import open_filesystem
 from insitu.cluster.interrupts import DeferredInterrupts
 from insitu.data.pipeline import Source
@@ -40,8 +39,6 @@ from insitu.training.worker import build_model
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
-
-_EXECUTORS_SECONDS = 60
 
 
 class BigdlEngine:
@@ -93,14 +90,11 @@ class BigdlEngine:
         check_memory(self._spark, needed, engine_type, images=workers * local_batch)
 
     def _executors(self, layout: Layout) -> dict[str, Any]:
-        """Ids and hosts by rank; a cluster replaces a lost executor within seconds."""
-        end = time.monotonic() + _EXECUTORS_SECONDS
-        wanted = layout.workers // layout.workers_per_executor
-        while len(ids := executor_ids(self._spark)) < wanted:
-            if time.monotonic() > end:
-                raise WorkerLost(f"{len(ids)} of {wanted} executors are left, and the cluster gives no others")
-            time.sleep(1)
-        executors = [each for each in ids[:wanted] for _ in range(layout.workers_per_executor)]
+        """Ids and hosts by rank."""
+        ids = wait_for_executors(self._spark, layout.executors)
+        if len(ids) < layout.executors:
+            raise WorkerLost(f"{len(ids)} of {layout.executors} executors are left, and the cluster gives no others")
+        executors = [each for each in ids[: layout.executors] for _ in range(layout.workers_per_executor)]
         hosts = [executor_host(self._spark, each) for each in executors]
         return {"executors": executors, "hosts": hosts}
 

@@ -11,21 +11,26 @@ import json
 import logging
 import os
 import socket
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from insitu.cluster.executors import executor_cores
-from insitu.cluster.filesystem import open_filesystem
-from insitu.cluster.rendezvous import exchange
+from insitu.cluster.executors import executor_cores, wait_for_executors
+from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, open_filesystem, persist, say
+from insitu.cluster.rendezvous import Missing, exchange
 from insitu.cluster.threads import openmp_environment, openmp_threads
 from insitu.errors import UserError
 from insitu.training.checkpoints import load_checkpoint
 from insitu.training.engines.base import PREDICTIONS, RESULT, WEIGHTS, Layout, Listener, TrainingJob, TrainingResult
 from insitu.training.gang import Member, run_gang
 from insitu.training.rundir import persist_result
+from insitu.training.weights import load_weights
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+T = TypeVar("T")
+_RETRIES = 6
 
 
 class OrcaEngine:
@@ -39,6 +44,9 @@ class OrcaEngine:
 
     def train(self, job: TrainingJob, layout: Layout, listener: Listener) -> TrainingResult:
         silence = job.recipe.training.silence_seconds
+        left = len(wait_for_executors(self._spark, layout.executors))
+        if left < layout.executors:
+            say(f"{left} of {layout.executors} executors are left: the workers share their cores, and are slower")
         run_gang(self._spark, partial(_fit, job, layout), layout, listener, silence_seconds=silence)
         result = persist_result(partial(_result, job), "reading the result", job.scratch)
         return TrainingResult(weights=f"{job.scratch}/{WEIGHTS}", predictions=f"{job.scratch}/{PREDICTIONS}", **result)
@@ -58,9 +66,10 @@ def _fit(job: TrainingJob, layout: Layout, member: Member) -> None:
 
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     addresses = _addresses(job, layout, member)
-    restored = load_checkpoint(job.checkpoints, job.resume_step) if job.resume_step else None
+    restored = _read(partial(load_checkpoint, job.checkpoints, job.resume_step)) if job.resume_step else None
+    initial = _read(partial(load_weights, job.initial_weights)) if job.initial_weights and not restored else None
     runner = SparkRunner(
-        model_creator=lambda _: training_model(job, restored),
+        model_creator=lambda _: training_model(job, restored, initial),
         size=layout.workers,
         cluster_info=(addresses, addresses),
         config={"inter_op_parallelism": 1, "intra_op_parallelism": layout.threads},
@@ -80,15 +89,29 @@ def _fit(job: TrainingJob, layout: Layout, member: Member) -> None:
     )
 
 
+def _read(action: Callable[[], T]) -> T:
+    """What the worker starts from; a file system that stays away for a minute is worth another start of the gang."""
+    try:
+        return persist(action, "reading what to start from", retries=_RETRIES)
+    except FILE_SYSTEM_ERRORS as error:
+        raise OSError(f"what to start from cannot be read ({error})") from error
+
+
 def _addresses(job: TrainingJob, layout: Layout, member: Member) -> list[str]:
     """Every worker's host:port, by rank."""
     host = member.hosts[member.rank]
+    wait_seconds = job.recipe.training.silence_seconds / 2  # before the watchdog would say less of it
     with socket.socket() as port:
         port.bind(("", 0))
         address = f"{host}:{port.getsockname()[1]}"
         gang = f"{job.scratch}/addresses"
         try:
-            return exchange(gang, address, rank=member.rank, size=layout.workers)
-        except TimeoutError as error:
-            mend = "name a directory that all hosts share, such as one of hdfs://"
-            raise UserError("--output", f"{error}, as seen from {host} through {gang}", mend) from None
+            return exchange(gang, address, rank=member.rank, size=layout.workers, timeout_seconds=wait_seconds)
+        except Missing as missing:
+            if missing.others:
+                raise TimeoutError(f"{missing}, as seen from {host}") from None
+            limit = f"half of training.silence_seconds = {job.recipe.training.silence_seconds:g}"
+            mend = "name a directory that all hosts share, such as one of hdfs://, or give slow workers longer"
+            raise UserError("--output", f"{missing} ({limit}), as seen from {host} through {gang}", mend) from None
+        except FILE_SYSTEM_ERRORS as error:
+            raise OSError(f"the addresses cannot be exchanged through {gang} ({error})") from error
