@@ -55,6 +55,13 @@ def test_newest_is_read_as_it_was_written(store: CheckpointStore, words: list[st
     assert words == []
 
 
+def test_a_copy_by_hand_is_none(store: CheckpointStore, words: list[str], run: Path) -> None:
+    store.save(checkpoint(9))
+    (run / "checkpoints/step-0000000010.bak").mkdir()
+    store.save(checkpoint(11))
+    assert store.steps() == [9, 11]
+
+
 def test_oldest_ones_go(store: CheckpointStore, run: Path) -> None:
     for step in range(7):
         store.save(checkpoint(step))

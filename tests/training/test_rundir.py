@@ -17,6 +17,8 @@ from insitu.recipe import Recipe, parse
 from insitu.training.rundir import RunDirectory
 from training.digits_rows import recipe_tree
 
+ROWS = {"train": 90, "validation": 10}
+
 
 def recipe(**training: Any) -> Recipe:
     return parse(recipe_tree(**{"workers": 2, **training}))
@@ -27,7 +29,7 @@ def run(tmp_path: Path) -> Iterator[RunDirectory]:
     """A run of two workers."""
     run = RunDirectory(f"file://{tmp_path}/model")
     with run.opened(resume=False):
-        run.claim(recipe(), "fingerprint", {})
+        run.claim(recipe(), "fingerprint", {}, rows=ROWS)
         yield run
 
 
@@ -94,21 +96,37 @@ def test_nothing_to_resume_is_said(tmp_path: Path, capsys: pytest.CaptureFixture
     assert (tmp_path / "model.run").is_dir()
 
 
+def test_damaged_note_of_the_run_costs_the_comparison_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begin(tmp_path, resume=False)
+    (tmp_path / "model.run/run.json").write_text("")
+    assert not begin(tmp_path, resume=True).is_new
+    assert "model.run/run.json is damaged (Expecting value" in capsys.readouterr().err
+
+
+def test_precision_is_that_of_the_run(run: RunDirectory) -> None:
+    assert run.precision == "fp32"
+
+
 def test_same_recipe_and_data_go_on_without_a_word(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
-    run.claim(recipe(), "fingerprint", {})
+    run.claim(recipe(), "fingerprint", {}, rows=ROWS)
     assert capsys.readouterr().err == ""
 
 
 def test_other_data_is_refused(run: RunDirectory) -> None:
     with pytest.raises(UserError, match=r"--data: it is not the dataset that the run began with"):
-        run.claim(recipe(), "another", {})
+        run.claim(recipe(), "another", {}, rows=ROWS)
+
+
+def test_other_good_rows_are_refused(run: RunDirectory) -> None:
+    with pytest.raises(UserError, match=r"--data: its good rows are .*'train': 89.*, and were .*'train': 90"):
+        run.claim(recipe(), "fingerprint", {}, rows=ROWS | {"train": 89})
 
 
 def test_changed_additions_are_refused(run: RunDirectory) -> None:
-    run.claim(recipe(), "fingerprint", {"file:///labelled": "before"})
-    run.claim(recipe(), "fingerprint", {"file:///labelled": "before"})
+    run.claim(recipe(), "fingerprint", {"file:///labelled": "before"}, rows=ROWS)
+    run.claim(recipe(), "fingerprint", {"file:///labelled": "before"}, rows=ROWS)
     with pytest.raises(UserError, match=r"data\.additions: file:///labelled does not hold the files that the run "):
-        run.claim(recipe(), "fingerprint", {"file:///labelled": "after"})
+        run.claim(recipe(), "fingerprint", {"file:///labelled": "after"}, rows=ROWS)
 
 
 @pytest.mark.parametrize(
@@ -121,13 +139,13 @@ def test_changed_additions_are_refused(run: RunDirectory) -> None:
 )
 def test_other_recipe_is_refused_by_its_key(run: RunDirectory, change: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        run.claim(recipe(**change), "fingerprint", {})
+        run.claim(recipe(**change), "fingerprint", {}, rows=ROWS)
 
 
 def test_more_epochs_and_other_workers_go_on_and_it_is_said_what_changes(
     run: RunDirectory, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run.claim(recipe(epochs=9, workers=4), "fingerprint", {})
+    run.claim(recipe(epochs=9, workers=4), "fingerprint", {}, rows=ROWS)
     said = capsys.readouterr().err
     assert "resume: training.epochs was 2, is 9" in said
     assert "resume: training.workers was 2, is 4" in said

@@ -155,6 +155,16 @@ def test_slow_terminal_is_written_to_seldom() -> None:
     bar.close()
 
 
+def test_log_on_a_full_disk_costs_lines_and_no_training() -> None:
+    with open("/dev/full", "w", buffering=1) as full, closing(ProgressBar(full)) as bar:
+        for event in (start(), step(1), epoch(0)):
+            bar(event)
+        bar.say("no space left")
+        with pytest.raises(OSError):
+            print("a line", file=full)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), full.fileno())  # else it cannot be closed
+
+
 def test_without_a_terminal_there_are_lines_and_a_step_in_30_seconds(tmp_path: Path) -> None:
     failed = {"event": "checkpoint", "step": 3, "seconds": 0.1, "error": "No space left on device"}
     with (tmp_path / "log").open("w") as stream:

@@ -70,11 +70,16 @@ def test_history_after_any_restarts_is_that_of_an_undisturbed_run(
     assert told == []
 
 
-def test_epoch_that_a_resumed_run_validates_again_is_one_line(tmp_path: Path) -> None:
-    with closing(RunRecord(str(tmp_path), started=time.time(), tell=pytest.fail)) as record:
-        for event in (start(), step(50), epoch(0), start(50), epoch(0), step(51)):
+def test_a_damaged_line_costs_itself_alone(tmp_path: Path) -> None:
+    told: list[str] = []
+    with closing(RunRecord(str(tmp_path), started=time.time(), tell=told.append)) as record:
+        for event in attempt(0, 4, epochs=2, steps=2):
             record(event)
-        assert record.history == [without_name(epoch(0))]
+    history = tmp_path / "history.jsonl"
+    history.write_text(history.read_text()[:-9])
+    with closing(RunRecord(str(tmp_path), started=time.time(), tell=told.append)) as record:
+        assert record.history == [without_name(epoch(0, steps=2))]
+    assert told == [f"{history}: a line is damaged and left out"]
 
 
 def test_a_driver_that_goes_on_keeps_what_the_ones_before_did(tmp_path: Path) -> None:

@@ -20,6 +20,6 @@ def worker_callbacks(
     early_stopping = EarlyStopping(**stop.model_dump(), restored=restored) if stop else None
     record = Record(job, rank, reporter, timer, validation, early_stopping)
     stateful: list[Stateful] = [rate, *([early_stopping] if early_stopping else []), record]
-    pulse = Pulse(job, rank, reporter, stateful, early_stopping)
+    pulse = Pulse(job, rank, record, reporter, stateful, early_stopping)
     restore = [Restore(restored, stateful)] if restored else []
     return [timer, DropoutSeeds(job, rank), validation, *stateful, *restore, pulse]

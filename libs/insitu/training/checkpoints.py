@@ -1,5 +1,6 @@
 """Checkpoints: a run's whole state after a step, as checksummed directories on any file system."""
 
+import re
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -83,9 +84,13 @@ class CheckpointStore:
         there = self.steps()
         with tempfile.TemporaryDirectory(prefix="insitu-") as scratch:
             local = Path(scratch)
-            for name in ("weights", "optimizer", "best_weights"):
-                write_weights(getattr(checkpoint, name), local / f"{name}.npz")
-            artifact.write_json(local / _STATE, checkpoint.state)
+            try:
+                for name in ("weights", "optimizer", "best_weights"):
+                    write_weights(getattr(checkpoint, name), local / f"{name}.npz")
+                artifact.write_json(local / _STATE, checkpoint.state)
+            except OSError as error:
+                place = f"{error.strerror} in {scratch}, where it is written first (TMPDIR says where)"
+                raise OSError(error.errno, place) from error
             if checkpoint.step in there:
                 self._remove(checkpoint.step)
             artifact.publish(local, _uri(self._directory, checkpoint.step))
@@ -99,12 +104,13 @@ class CheckpointStore:
             OSError: the file system is away: not even the run's `RUN` can be read.
         """
         file_system, path = open_filesystem(self._directory)
+        file_system.invalidate_cache()  # object stores' clients list what they have seen, not what workers wrote
         try:
             names = [name.rstrip("/").rpartition("/")[2] for name in file_system.ls(path, detail=False)]
         except FileNotFoundError:
             self._check_reachable()
             return []
-        return sorted(int(name.removeprefix("step-")) for name in names if name.startswith("step-"))
+        return sorted(int(name.removeprefix("step-")) for name in names if re.fullmatch(r"step-\d{10}", name))
 
     def newest(self, warn: Callable[[str], None], *, at_least: int = 0) -> Checkpoint | None:
         """The newest valid checkpoint, None where there is none.

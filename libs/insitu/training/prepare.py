@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from pyspark.sql import SparkSession
@@ -39,6 +40,11 @@ class Prepared:
     source: Source
     class_names: tuple[str, ...]
     counts: LabelCounts
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """Good ones by split."""
+        return {name: sum(map(len, pieces)) for name, pieces in self.scan.rows.items()}
 
     @property
     def row_bytes(self) -> float:
@@ -100,13 +106,24 @@ def prepare(spark: SparkSession, recipe: Recipe, uri: str) -> Prepared:
     return checked(refused) if refused else prepared
 
 
-def resolve(spark: SparkSession, recipe: Recipe, prepared: Prepared, layout: Layout) -> Recipe:
-    """The recipe with what it leaves open filled in: class names, workers, precision."""
+def resolve(
+    spark: SparkSession,
+    recipe: Recipe,
+    prepared: Prepared,
+    layout: Layout,
+    *,
+    begun: Literal["bf16", "fp32"] | None = None,
+) -> Recipe:
+    """The recipe with what it leaves open filled in: class names, workers, precision.
+
+    Args:
+        begun: the precision of the run that is gone on with, whatever today's executors do faster.
+    """
     precision = recipe.training.precision
     if recipe.training.engine == "bigdl":
         precision = "fp32"
     elif precision == "auto":
-        precision = "bf16" if bf16_is_faster(executors_cpu_flags(spark)) else "fp32"
+        precision = begun or ("bf16" if bf16_is_faster(executors_cpu_flags(spark)) else "fp32")
     training = recipe.training.model_copy(update={"workers": layout.workers, "precision": precision})
     task = recipe.task.model_copy(update={"classes": prepared.class_names})
     return recipe.model_copy(update={"training": training, "task": task})
@@ -120,7 +137,7 @@ def shard(recipe: Recipe, prepared: Prepared, layout: Layout) -> tuple[ShardPlan
     """
     batch, workers = recipe.training.global_batch, layout.workers
     check_batch(batch, workers)
-    rows = {name: sum(map(len, pieces)) for name, pieces in prepared.scan.rows.items()}
+    rows = prepared.rows
     if rows["train"] < batch:
         raise UserError("training.global_batch", f"{batch} is more than the {rows['train']} training rows", "lower it")
     if rows["validation"] < workers:

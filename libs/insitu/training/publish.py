@@ -93,12 +93,11 @@ def provenance(
     drivers: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """Where a model comes from; `drivers` is of the run's record."""
-    rows = {name: sum(map(len, pieces)) for name, pieces in prepared.scan.rows.items()}
     return {
         "data": {
             "uri": prepared.dataset.uri,
             "fingerprint": prepared.dataset.fingerprint,
-            "rows": {**rows, "quarantined": prepared.scan.bad_rows, "unused": prepared.scan.unused},
+            "rows": {**prepared.rows, "quarantined": prepared.scan.bad_rows, "unused": prepared.scan.unused},
             "additions": [
                 {
                     "uri": each.dataset.uri,

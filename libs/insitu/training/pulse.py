@@ -13,7 +13,7 @@ from insitu.training.checkpoints import Checkpoint, CheckpointStore
 from insitu.training.collectives import all_gather
 from insitu.training.engines.base import TrainingJob
 from insitu.training.progress import Reporter
-from insitu.training.record import mean_loss
+from insitu.training.record import Record
 
 _PULSE_SECONDS = 1.0
 
@@ -39,6 +39,7 @@ class Pulse(tf.keras.callbacks.Callback):
     Args:
         job: what is trained.
         rank: this worker's.
+        record: has the epoch's loss.
         reporter: its line to the driver.
         stateful: the callbacks whose state is kept.
         early_stopping: whose best weights are kept too.
@@ -48,6 +49,7 @@ class Pulse(tf.keras.callbacks.Callback):
         self,
         job: TrainingJob,
         rank: int,
+        record: Record,
         reporter: Reporter,
         stateful: list[Stateful],
         early_stopping: tf.keras.callbacks.EarlyStopping | None,
@@ -55,6 +57,7 @@ class Pulse(tf.keras.callbacks.Callback):
         super().__init__()
         self._job = job
         self._rank = rank
+        self._record = record
         self._reporter = reporter
         self._stateful = stateful
         self._early_stopping = early_stopping
@@ -75,9 +78,8 @@ class Pulse(tf.keras.callbacks.Callback):
             self._pulse_time, self._pulse_step = time.monotonic(), self._step  # validation's time is no step's
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        assert logs is not None
         self._step = self._epoch * self._job.train.steps + batch + 1
-        self._loss = mean_loss(self._job, logs)
+        self._loss = self._record.epoch_loss
         self._reporter.advance()
         if self._step >= self._next_pulse:
             self._beat()

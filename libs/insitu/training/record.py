@@ -18,11 +18,6 @@ from insitu.training.validation import Validation
 from insitu.training.weights import save_weights
 
 
-def mean_loss(job: TrainingJob, logs: dict[str, Any]) -> float:
-    """The epoch's mean loss so far from a step's logs: Keras adds up the workers' means there."""
-    return float(logs["loss"]) / job.train.workers
-
-
 class Record(tf.keras.callbacks.Callback):
     """Reports every epoch to the driver and leaves history, metrics and weights in the scratch directory."""
 
@@ -60,14 +55,14 @@ class Record(tf.keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         assert logs is not None
         self._epoch_steps += 1
-        self._mean_loss = mean_loss(self._job, logs)
+        self._mean_loss = float(logs["loss"]) / self._job.train.workers  # Keras adds up the workers' means there
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         assert logs is not None
         entry = {
             "epoch": epoch,
             "step": (epoch + 1) * self._job.train.steps,
-            "loss": self._loss_sum() / self._job.train.steps,
+            "loss": self.epoch_loss,
             **{name: logs[name] for name in ("learning_rate", "images_per_second")},
             "validation": self._validation.metrics,
         }
@@ -94,6 +89,11 @@ class Record(tf.keras.callbacks.Callback):
         """To wait is no silence, and the driver's log is the one that is read."""
         self._reporter.advance()
         self._reporter({"event": "waiting", "reason": reason})
+
+    @property
+    def epoch_loss(self) -> float:
+        """The mean over the epoch's steps so far, those before a resume too."""
+        return self._loss_sum() / (self._earlier_steps + self._epoch_steps)
 
     def _loss_sum(self) -> float:
         return self._earlier_loss + self._mean_loss * self._epoch_steps

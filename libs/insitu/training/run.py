@@ -80,9 +80,9 @@ def train(
         prepared = prepare(spark, recipe, data)
         engine = _engine(recipe, spark)
         layout = engine.layout(recipe.training.workers).with_threads(recipe.training.threads)
-        recipe = resolve(spark, recipe, prepared, layout)
+        recipe = resolve(spark, recipe, prepared, layout, begun=run.precision)
         additions = {each.dataset.uri: each.dataset.fingerprint for each in prepared.additions}
-        run.claim(recipe, prepared.dataset.fingerprint, additions)
+        run.claim(recipe, prepared.dataset.fingerprint, additions, rows=prepared.rows)
         train_plan, validation_plan = shard(recipe, prepared, layout)
         first = TrainingJob(
             recipe=recipe,

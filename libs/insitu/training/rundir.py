@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from uuid import uuid4
 
 from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, create, open_filesystem, overwrite, persist, say
@@ -71,27 +71,43 @@ class RunDirectory:
         problem = f"an unfinished run is at {self.uri}, its last checkpoint after step {step}"
         raise UserError("--output", problem, "add --resume to go on with it, or remove that directory")
 
-    def claim(self, recipe: Recipe, fingerprint: str, additions: dict[str, str]) -> None:
+    def claim(self, recipe: Recipe, fingerprint: str, additions: dict[str, str], *, rows: dict[str, int]) -> None:
         """Note what is trained on what; in a run that is gone on with, compare it.
 
         Args:
             recipe: resolved.
             fingerprint: of the dataset.
             additions: the fingerprint of each of `data.additions`, by its URI.
+            rows: good ones by split.
 
         Raises:
             UserError: another recipe or other data than the run began with, or the file system is full or stays away.
         """
-        now = {"recipe": recipe.model_dump(mode="json"), "fingerprint": fingerprint, "additions": additions}
+        now = {
+            "recipe": recipe.model_dump(mode="json"),
+            "fingerprint": fingerprint,
+            "additions": additions,
+            "rows": rows,
+        }
         if "recipe" in self._run:
             _compare(self._run, now)
         self._write(self._run | now)
+
+    @property
+    def precision(self) -> Literal["bf16", "fp32"] | None:
+        """That the run began with; None where it is new."""
+        return self._run["recipe"]["training"]["precision"] if "recipe" in self._run else None
 
     def _read(self) -> dict[str, Any]:
         file_system, path = open_filesystem(f"{self.uri}/{RUN}")
         try:
             return json.loads(file_system.cat_file(path))
-        except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        except ValueError as error:
+            say(
+                f"{self.uri}/{RUN} is damaged ({error}): what the run began with is not compared with what is given now"
+            )
+            return {}
+        except (FileNotFoundError, NotADirectoryError) as error:
             problem = f"{self.uri} is not the directory of a run that can be gone on with ({RUN}: {error})"
             raise UserError("--output", problem, "remove it, or name another --output") from None
 
@@ -170,6 +186,12 @@ def _compare(then: dict[str, Any], now: dict[str, Any]) -> None:
     if then["fingerprint"] != now["fingerprint"]:
         raise UserError(
             "--data", "it is not the dataset that the run began with", "give that one, or begin with another --output"
+        )
+    if then["rows"] != now["rows"]:  # a step would be of other rows
+        raise UserError(
+            "--data",
+            f"its good rows are {now['rows']}, and were {then['rows']} when the run began",
+            "resume with the reader and the libraries that it began with, or begin with another --output",
         )
     for uri, fingerprint in now["additions"].items():
         if then.get("additions", {}).get(uri, fingerprint) != fingerprint:

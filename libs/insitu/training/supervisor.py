@@ -51,7 +51,8 @@ class Supervisor:
                 return self._engine.train(replace(job, scratch=scratch), self._layout, self._hear)
             except WorkerLost as lost:
                 if len(self.restarts) == training.max_restarts:
-                    raise WorkerLost(f"{lost}\nrestarts so far: {len(self.restarts)}, training.max_restarts") from None
+                    used = f"training.max_restarts = {training.max_restarts} are used up"
+                    raise WorkerLost(f"{lost}\n{used}: mend the cause, then --resume") from None
                 job = self.resumed(job)
                 self._note(job, str(lost))
 

@@ -1,6 +1,7 @@
 """What a person sees of a run: a progress bar on a terminal, plain lines in a log."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TextIO
 
 from tqdm import tqdm
@@ -21,6 +22,8 @@ class ProgressBar:
     validation metric, images/s of all workers and the time left; elsewhere a line every 30 s has
     the same. Epochs, workers, waits, restarts and failed checkpoints leave a line on both.
 
+    A stream that cannot be written, of a log on a full disk, costs lines and no training.
+
     Args:
         stream: a text stream, such as `sys.stderr`. A slow one is written to twice a second at most, and for each line.
     """
@@ -31,6 +34,10 @@ class ProgressBar:
         self._checkpoints_fail = False
 
     def __call__(self, event: Event) -> None:
+        with suppress(OSError):
+            self._show(event)
+
+    def _show(self, event: Event) -> None:
         match event["event"]:
             case "start":
                 self._start(event)
@@ -52,13 +59,15 @@ class ProgressBar:
 
     def say(self, line: str) -> None:
         """Leave a line, above the bar if there is one."""
-        tqdm.write(f"{line}\n", file=self._stream, end="")
-        self._stream.flush()
+        with suppress(OSError):
+            tqdm.write(f"{line}\n", file=self._stream, end="")
+            self._stream.flush()
 
     def close(self) -> None:
         """Take the bar away; the lines stay."""
         if self._shown:
-            self._shown.close()
+            with suppress(OSError):
+                self._shown.close()
             self._shown = None
 
     def _start(self, event: Event) -> None:

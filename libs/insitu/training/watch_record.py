@@ -42,13 +42,13 @@ class RunRecord:
 
     def __init__(self, uri: str, *, started: float, tell: Callable[[str], None]) -> None:
         self._uri = uri
-        drivers = _read_lines(f"{uri}/{DRIVERS}")
+        drivers = _read_lines(f"{uri}/{DRIVERS}", tell)
         self._earlier = [
             driver for driver in drivers if driver["first_step"] is not None
         ]  # that got as far as training
         self._driver: Line = {"started": started, "first_step": None, "workers": [], "restarts": []}
-        self._history = _read_lines(f"{uri}/{HISTORY}")
-        self._steps = _read_lines(f"{uri}/{STEPS}")
+        self._history = _read_lines(f"{uri}/{HISTORY}", tell)
+        self._steps = _read_lines(f"{uri}/{STEPS}", tell)
         self._event_file = EventFile()
         self._upload = PatientUpload(self._write, destination=uri, tell=tell)
         self._next_point_seconds = self._next_upload_seconds = 0.0
@@ -126,8 +126,7 @@ class RunRecord:
         metrics = {name: value for name, value in line["validation"].items() if isinstance(value, float)}
         scalars = {f"validation/{name}": value for name, value in metrics.items()}
         self._event_file.add(scalars, step=line["step"])
-        # A checkpoint between an epoch's last step and its validation makes the epoch end twice.
-        self._history = [*(kept for kept in self._history if kept["epoch"] < line["epoch"]), line]
+        self._history = [*self._history, line]
         self._upload.request()
 
     def _write(self) -> None:
@@ -139,10 +138,17 @@ class RunRecord:
         file_system.pipe_file(f"{path}/{TENSORBOARD}/{self._event_file.name}", self._event_file.content())
 
 
-def _read_lines(uri: str) -> list[Line]:
+def _read_lines(uri: str, tell: Callable[[str], None]) -> list[Line]:
+    """The lines that are there; one that a host wrote as it died costs itself and not the run."""
     file_system, path = open_filesystem(uri)
     try:
         content = file_system.cat_file(path)
     except FileNotFoundError:
         return []
-    return [json.loads(line) for line in content.splitlines()]
+    lines = []
+    for text in content.splitlines():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            tell(f"{uri}: a line is damaged and left out")
+    return lines
