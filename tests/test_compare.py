@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,20 @@ def test_page_overlays_the_curves_and_fits_a_phone(runs: list[str], tmp_path: Pa
     assert "2: long &lt;b&gt;" in content
     for width in (320, 1280):
         assert overflow(page, width=width, scratch=tmp_path) == 0
+
+
+def test_runs_on_other_rows_have_no_best_one(runs: list[str], tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(runs[1], other)
+    provenance = artifact.read_json(other / artifact.PROVENANCE)
+    provenance["data"]["fingerprint"] = "another"
+    artifact.write_json(other / artifact.PROVENANCE, provenance)
+    artifact.seal(str(other))
+    page = tmp_path / "pages/page.html"
+    done = compare(runs[0], str(other), "--output", str(page))
+    assert done.returncode == 0, done.stderr
+    assert "The runs were validated on different rows: their metrics cannot be compared." in done.stdout
+    assert '<td class="n best">' not in page.read_text()
 
 
 def test_same_recipes_are_said_to_be_the_same(tmp_path: Path) -> None:

@@ -4,10 +4,12 @@ import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from insitu import artifact
+from insitu.cluster.filesystem import open_filesystem
 from insitu.errors import UserError
 from insitu.report.charts import Line, lines
 from insitu.report.classes import MOST_CLASSES
@@ -18,6 +20,7 @@ from insitu.report.runs import Run, flattened, read_run
 _METRICS = ("accuracy", "auc_macro", "loss")
 _NARROW = ("Validation accuracy", "Validation macro AUC")  # read best near their own values
 _WIDEST = 32
+_FINGERPRINT = 12  # digits
 _ABSENT = "–"  # noqa: RUF001 - an en dash is meant
 
 
@@ -54,6 +57,8 @@ def compare(directories: Sequence[str], *, output: str | None = None) -> dict[st
     differences = _differences([flattened(run.recipe) for run in runs])
     results, settings = _result_rows(runs), [Row(key, _texts(values)) for key, values in differences.items()]
     _print(directories, names, results, settings)
+    if len(set(map(_validated, runs))) > 1:
+        print("\nThe runs were validated on different rows: their metrics cannot be compared.")
     if output is not None:
         charts = _charts(names, runs)
         _write(
@@ -92,19 +97,31 @@ def _differences(recipes: list[dict[str, Any]]) -> dict[str, list[Any]]:
 
 def _result_rows(runs: list[Run]) -> list[Row]:
     facts = [run.provenance["run"] for run in runs]
+    metric_row = partial(_metric_row, comparable=len(set(map(_validated, runs))) == 1)
     shared = [name for name in runs[0].class_names if all(name in run.class_names for run in runs)]
     return [
         Row("model", [run.recipe["model"]["name"] for run in runs]),
         Row("task", [run.signature.task for run in runs]),
-        *(_metric_row(name, [run.metrics[name] for run in runs]) for name in _METRICS),
-        *(_metric_row(f"auc {name}", [run.metrics["auc"][name] for run in runs]) for name in shared[:MOST_CLASSES]),
+        Row("data", [run.provenance["data"]["fingerprint"][:_FINGERPRINT] for run in runs]),
+        Row("validation rows", _texts([run.provenance["data"]["rows"]["validation"] for run in runs])),
+        *(metric_row(name, [run.metrics[name] for run in runs]) for name in _METRICS),
+        *(metric_row(f"auc {name}", [run.metrics["auc"][name] for run in runs]) for name in shared[:MOST_CLASSES]),
         Row("images/s", [number(run.images_per_second, 1) for run in runs]),
         Row("time", [duration(fact["seconds"]) for fact in facts]),
         *(Row(name, _texts([fact[name] for fact in facts])) for name in ("epochs", "steps", "workers", "precision")),
     ]
 
 
-def _metric_row(name: str, values: list[float | None]) -> Row:
+def _validated(run: Run) -> tuple[str, int]:
+    """What a run's metrics are of, as far as it says."""
+    data = run.provenance["data"]
+    return data["fingerprint"], data["rows"]["validation"]
+
+
+def _metric_row(name: str, values: list[float | None], *, comparable: bool) -> Row:
+    """`best` is of runs that were validated on the same rows."""
+    if not comparable:
+        return Row(name, [number(value, 4) for value in values])
     defined = [value for value in values if value is not None]
     best = (min if name == "loss" else max)(defined) if defined else None
     places = frozenset(place for place, value in enumerate(values) if value is not None and value == best)
@@ -141,8 +158,8 @@ def _charts(names: list[str], runs: list[Run]) -> list[Any]:
     return [
         lines(
             [
-                Line(name, [epoch + 1 for epoch in range(len(values))], values)
-                for name, values in zip(names, curves, strict=True)
+                Line(name, [line["epoch"] + 1 for line in run.history], values)
+                for name, run, values in zip(names, runs, curves, strict=True)
             ],
             name=f"chart{place}",
             title=title,
@@ -157,6 +174,8 @@ def _write(page: str, output: str) -> None:
     with tempfile.TemporaryDirectory(prefix="insitu-") as scratch:
         local = Path(scratch) / "compare.html"
         local.write_text(page)
+        file_system, path = open_filesystem(output)
+        file_system.makedirs(path.rpartition("/")[0] or "/", exist_ok=True)
         artifact.upload(local, output)
 
 

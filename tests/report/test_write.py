@@ -183,6 +183,15 @@ def test_early_stopping_names_the_epoch_that_was_kept(copied: Trained) -> None:
     assert "kept weights" in page
 
 
+def test_epochs_that_a_frozen_trunk_left_out_are_no_others(copied: Trained) -> None:
+    lines = [json.loads(line) for line in (copied.directory / artifact.HISTORY).read_text().splitlines()]
+    lines[1]["epoch"] = 8
+    (copied.directory / artifact.HISTORY).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    recipe = (copied.directory / artifact.RECIPE).read_text()
+    (copied.directory / artifact.RECIPE).write_text(recipe.replace("epochs: 2", "epochs: 9"))
+    assert "2 of 9 epochs were trained: with a frozen trunk it stopped early." in text(report(copied))
+
+
 def test_a_thousand_classes_are_cut_to_the_weakest_and_it_is_said(copied: Trained) -> None:
     random = np.random.default_rng(1)
     names = [f"class {k}" for k in range(1000)]

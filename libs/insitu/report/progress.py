@@ -16,7 +16,7 @@ _MOST_UNITS = 300  # on an axis
 
 def learning_charts(run: Run, steps: list[dict[str, Any]]) -> list[Markup]:
     """Loss and validation metrics by epoch, learning rate by step."""
-    marks = [(run.kept_epoch + 1, "kept weights")] if run.kept_epoch < len(run.history) - 1 else []
+    marks = [(run.kept_epoch + 1, "kept weights")] if run.kept_epoch < run.history[-1]["epoch"] else []
     loss = [
         Line("training", _epochs(run), [line["loss"] for line in run.history]),
         Line("validation", _epochs(run), validation(run, "loss")),

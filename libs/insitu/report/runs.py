@@ -56,10 +56,8 @@ class Run:
     @property
     def kept_epoch(self) -> int:
         """The epoch, from 0, whose weights the directory holds: early stopping restores the best ones."""
-        return min(
-            reversed(range(len(self.history))),
-            key=lambda epoch: abs(self.history[epoch]["validation"]["loss"] - self.metrics["loss"]),
-        )
+        kept = min(reversed(self.history), key=lambda line: abs(line["validation"]["loss"] - self.metrics["loss"]))
+        return kept["epoch"]
 
 
 def read_run(directory: Path) -> Run:

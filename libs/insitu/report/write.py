@@ -100,13 +100,14 @@ def _accuracy_note(run: Run) -> str:
 
 def _ended(run: Run) -> str:
     """How many epochs there were, and which one's weights were kept."""
-    planned, made = run.recipe["training"]["epochs"], len(run.history)
-    if made == planned and run.kept_epoch == made - 1:
-        return f"All {planned} epochs were trained." if planned > 1 else "One epoch was trained."
-    stopped = (
-        f"Stopped early, after epoch {made} of {planned}" if made < planned else f"All {planned} epochs were trained"
-    )
-    return f"{stopped}; the weights of epoch {run.kept_epoch + 1} were kept."
+    planned, made, last = run.recipe["training"]["epochs"], len(run.history), run.history[-1]["epoch"] + 1
+    trained = f"All {planned} epochs were trained" if planned > 1 else "One epoch was trained"
+    if last < planned:
+        trained = f"Stopped early, after epoch {last} of {planned}"
+    elif made < planned:
+        trained = f"{made} of {planned} epochs were trained: with a frozen trunk it stopped early"
+    kept = "" if last == planned == run.kept_epoch + 1 else f"; the weights of epoch {run.kept_epoch + 1} were kept"
+    return f"{trained}{kept}."
 
 
 def _roc_curves(predictions: Predictions, classes: ClassTable) -> list[dict[str, Any]]:
