@@ -16,7 +16,7 @@ from optuna.trial import Trial, TrialState
 
 from insitu import artifact
 from insitu.cluster.filesystem import open_filesystem, qualify
-from insitu.errors import UserError
+from insitu.errors import UserError, WorkerError
 from insitu.recipe import Recipe, load
 from insitu.sweep.picture import save_picture
 from insitu.sweep.results import Results, figures
@@ -187,6 +187,8 @@ def _run(
         if error.setting.startswith("--"):
             raise
         return {"reason": str(error)}
+    except WorkerError as error:  # such as a batch that its memory does not hold: the next trial is another
+        return {"reason": str(error).splitlines()[0]}
 
 
 def _record(study: optuna.Study, trial: Trial, found: dict[str, Any]) -> None:
