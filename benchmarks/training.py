@@ -2,8 +2,9 @@
 
     python benchmarks/training.py [NAME…]
 
-A JSON line a claim on stdout, what is being measured on stderr. All inputs are 224x224. Speeds are those of a
-third epoch's steps, with what happens between them; subjects and peers run in turns, and the best of two turns counts.
+A JSON line a claim on stdout, what is being measured on stderr. All inputs are 224x224. Speeds are those of the
+steps of a third epoch (of `checkpoint_cost`, a second), with what happens between them; both sides run in turns,
+and the best of two turns counts.
 """
 
 from collections.abc import Callable
