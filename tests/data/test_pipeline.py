@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from image_data import as_npy, as_uri, numbered, write_table
 from insitu.data.augment import Augmentation
@@ -43,6 +44,7 @@ def batches(
     plan: ShardPlan, steps: int, *, augment: Augmentation = PLAIN, rank: int = 0, first_step: int = 0
 ) -> Batches:
     dataset = SOURCE.training_dataset(plan, augment, rank=rank, first_step=first_step, threads=2)
+    assert dataset.cardinality() == tf.data.INFINITE_CARDINALITY
     return list(islice(dataset.as_numpy_iterator(), steps))
 
 
