@@ -12,6 +12,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import optuna
+import psutil
 import pytest
 import yaml
 from optuna.storages import JournalStorage
@@ -24,6 +25,7 @@ from insitu.sweep.space import parse_space
 from insitu.sweep.trials import sweep
 from standalone import stop_group
 from training.digits_rows import digit_rows, recipe_tree, write_rows
+from training.killing_job import Killer
 
 BATCH = "training.global_batch=32"
 OPTIMIZERS = (
@@ -185,6 +187,27 @@ def test_summary_tells_what_of_a_trial_was_not_done() -> None:
             trial.set_user_attr("not_done", f"no report of {number}")
         study.tell(trial, 0.5)
     assert Results(study, {}, "accuracy").summary()["not_done"] == "no report of 1; no report of 2"
+
+
+def test_a_trial_whose_worker_dies_too_often_costs_no_other(
+    spark: SparkSession, given: dict[str, Any], tmp_path: Path
+) -> None:
+    gateway: Any = spark.sparkContext._gateway
+    killer = Killer([(1, "training")], spark.sparkContext.applicationId, psutil.Process(gateway.proc.pid))
+    summary = sweep(
+        spark,
+        **given,
+        settings=["training.epochs=1", "training.max_restarts=0", "training.checkpoint.every_steps=1"],
+        output=str(tmp_path / "sweep"),
+        space=parse_space([("--grid", "training.seed=1,2")]),
+        listener=killer,
+    )
+    assert (summary["trials"], summary["failed"]) == (2, 1)
+    first, second = sorted(rows(tmp_path / "sweep"), key=lambda row: row["trial"])
+    assert first["status"].endswith(
+        "exit code 137 (SIGKILL): someone or a resource manager killed it; the kernel was not out of memory"
+    )
+    assert second["status"] == "complete"
 
 
 def test_a_directory_that_is_no_sweep_is_left_alone(spark: SparkSession, given: dict[str, Any], tmp_path: Path) -> None:
