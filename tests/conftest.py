@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
@@ -37,6 +38,8 @@ os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PAT
 os.environ["PYTHONPATH"] = str(ROOT / "libs")
 # MKL's sums otherwise depend on where Java places its arrays: no two BigDL runs under mklblas are then equal.
 os.environ["MKL_CBWR"] = "AVX2,STRICT"
+settings.register_profile("the same examples in every run", derandomize=True, deadline=None)
+settings.load_profile("the same examples in every run")
 
 
 def pytest_report_header() -> str:

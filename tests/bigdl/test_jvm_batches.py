@@ -51,7 +51,7 @@ class TestOrder:
                 assert len(set(rows)) == len(rows) == steps * local_batch and set(rows) <= set(ROWS)
             assert found[:steps] != found[steps:]
 
-    @settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=["function_scoped_fixture"])  # type: ignore[list-item]
+    @settings(max_examples=12, suppress_health_check=["function_scoped_fixture"])  # type: ignore[list-item]
     @given(st.integers(0, 2**63 - 1), st.integers(1, 25), st.integers(1, 60), st.integers(1, 3))
     def test_goes_on_where_a_run_stopped(
         self, jvm: Jvm, shard: Any, seed: int, first: int, window: int, threads: int

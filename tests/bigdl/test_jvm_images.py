@@ -44,7 +44,7 @@ def test_pixels_are_nearly_pillows(jvm: Jvm, payload: bytes) -> None:
         assert np.abs(pixels - decode(payload, size=None, channels=channels)).max() <= 1
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(stored=st.tuples(*[st.integers(1, 90)] * 2), size=st.tuples(*[st.integers(1, 90)] * 2), gray=st.booleans())
 def test_any_resize_is_pillows(jvm: Jvm, stored: tuple[int, int], size: tuple[int, int], gray: bool) -> None:
     payload = as_npy(picture(3, shape=stored if gray else (*stored, 3)))
@@ -89,7 +89,7 @@ def test_what_java_lacks_is_said(jvm: Jvm, name: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 @given(damaged())
 def test_hostile_bytes_give_pixels_or_a_reason(jvm: Jvm, payload: bytes) -> None:
     with suppress(IllegalArgumentException):

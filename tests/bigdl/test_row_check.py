@@ -67,7 +67,7 @@ def test_the_same_limit_holds(spark: SparkSession, data: str, tmp_path: Path) ->
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-@settings(max_examples=3, deadline=None, derandomize=True, phases=[Phase.generate])
+@settings(max_examples=3, phases=[Phase.generate])
 @given(payloads=st.lists(damaged(), min_size=81, max_size=81))
 def test_planned_rows_are_those_that_both_decode(
     spark: SparkSession, jvm: Jvm, tmp_path_factory: pytest.TempPathFactory, payloads: list[bytes]

@@ -168,7 +168,7 @@ def fraction_in_a_tiff_tag() -> bytes:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=400)
 @given(st.one_of(damaged(), st.binary(max_size=200)), st.sampled_from([1, 3]))
 @example(fraction_in_a_tiff_tag(), 1)
 @example(b"\x93NUMPY\x01\x00\x10\x00{'descr': (((\n   ", 1)

@@ -41,7 +41,6 @@ def order(plan: ShardPlan, rank: int, epoch: int, first_row: int = 0) -> list[tu
     return [key for window in windows for key in np.array(keys(window.pieces), object)[window.order].tolist()]
 
 
-@settings(deadline=None, derandomize=True)
 @given(cases())
 def test_every_row_is_dealt_once_and_the_workers_counts_differ_by_one(case: Case) -> None:
     dealt = [key for shard in case.plan.shards for key in keys(shard)]
@@ -51,7 +50,6 @@ def test_every_row_is_dealt_once_and_the_workers_counts_differ_by_one(case: Case
     assert case.plan.rows == sum(counts)
 
 
-@settings(deadline=None, derandomize=True)
 @given(cases())
 def test_every_worker_fills_every_step_and_the_rest_is_dropped(case: Case) -> None:
     plan = case.plan
@@ -60,7 +58,6 @@ def test_every_worker_fills_every_step_and_the_rest_is_dropped(case: Case) -> No
     assert 0 <= plan.dropped < plan.local_batch * plan.workers
 
 
-@settings(deadline=None, derandomize=True)
 @given(cases(), st.integers(0, 1000))
 def test_an_epoch_visits_the_shard_once_in_an_order_of_seed_and_epoch_alone(case: Case, epoch: int) -> None:
     plan = case.plan
@@ -76,7 +73,7 @@ def test_an_epoch_visits_the_shard_once_in_an_order_of_seed_and_epoch_alone(case
         assert order(plan, rank, epoch) == order(again, rank, epoch)
 
 
-@settings(deadline=None, derandomize=True, max_examples=40)
+@settings(max_examples=40)
 @given(cases(), st.integers(0, 3))
 def test_an_epoch_can_begin_at_any_row(case: Case, epoch: int) -> None:
     whole = order(case.plan, 0, epoch)
@@ -84,7 +81,6 @@ def test_an_epoch_can_begin_at_any_row(case: Case, epoch: int) -> None:
         assert order(case.plan, 0, epoch, first_row) == whole[first_row:]
 
 
-@settings(deadline=None, derandomize=True)
 @given(cases(), st.integers(0, 3))
 def test_windows_are_full_and_bounded(case: Case, epoch: int) -> None:
     for windows in (list(case.plan.epoch(0, epoch)), list(case.plan.in_order(0))):
@@ -94,7 +90,6 @@ def test_windows_are_full_and_bounded(case: Case, epoch: int) -> None:
         assert all(sorted(w.order) == list(range(n)) for w, n in zip(windows, sizes, strict=True))
 
 
-@settings(deadline=None, derandomize=True)
 @given(cases())
 def test_validation_reads_rows_as_they_are_stored(case: Case) -> None:
     for rank, shard in enumerate(case.plan.shards):

@@ -10,7 +10,7 @@ from insitu.data.xray import CLASSES, FREQUENCIES, IMAGES_PER_PATIENT, labels, p
 SEED = 20171113
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(index=st.integers(0, 10**9), size=st.integers(32, 80), seed=st.integers(0, 2**32))
 def test_an_image_is_a_pure_function_of_index_size_and_seed(index: int, size: int, seed: int) -> None:
     pixels, findings = xray(index, size=size, seed=seed)

@@ -5,7 +5,7 @@ import json
 from typing import Literal
 
 import pytest
-from hypothesis import given, seed, settings
+from hypothesis import given, seed
 from hypothesis import strategies as st
 
 from insitu.training.schedules import EpochDecay, LearningRate, Plateau, StepDecay, scaled_rate
@@ -68,7 +68,6 @@ def test_rate_rises_to_the_peak_and_never_again(
     assert max(steps) == peak
 
 
-@settings(deadline=None)  # the first example imports TensorFlow
 @seed(SEED)
 @given(
     values=st.lists(st.floats(0, 1, width=16), min_size=1, max_size=20),

@@ -42,7 +42,7 @@ def disturbed_runs(draw: st.DrawFn) -> tuple[int, int, list[tuple[int, int, bool
     return epochs, steps, [*attempts, (draw(st.integers(0, reached)), epochs * steps, draw(st.booleans()))]
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(max_examples=60)
 @given(disturbed_runs())
 @example((2, 3, [(0, 5, False), (3, 4, True), (2, 6, False)]))
 def test_history_after_any_restarts_is_that_of_an_undisturbed_run(
