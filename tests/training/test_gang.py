@@ -26,11 +26,17 @@ def test_cancelled_job_that_does_not_end_is_told_and_not_waited_for(
         released.wait()
 
     job = in_background(hang)
-    wait_for_cancelled(job)
-    assert "Spark has not ended the cancelled gang within 0.1 s" in capsys.readouterr().err
+    wait_for_cancelled(job, lambda: False)
+    assert "the cancelled gang has not ended within 0.1 s" in capsys.readouterr().err
     released.set()
-    wait_for_cancelled(job)
+    wait_for_cancelled(job, lambda: False)
     assert job.done() and capsys.readouterr().err == ""
+
+
+def test_workers_that_outlive_their_job_are_waited_for() -> None:
+    job, lives = in_background(lambda: None), [True, True, False]
+    wait_for_cancelled(job, lambda: lives.pop(0))
+    assert lives == []
 
 
 def test_job_that_does_not_end_keeps_no_process_alive() -> None:

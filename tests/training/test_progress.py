@@ -78,6 +78,27 @@ def test_worker_hears_the_request_to_stop() -> None:
         assert reporter.stop_requested()
 
 
+def test_worker_that_is_given_up_ends_at_its_next_pulse_and_is_heard_until_then() -> None:
+    heard: Queue[Event] = Queue()
+    with ProgressServer(HOST, heard.put) as server:
+        worker = multiprocessing.get_context("fork").Process(target=live_until_given_up, args=(server.reporter(),))
+        worker.start()
+        assert heard.get(timeout=TIMEOUT_SECONDS)["event"] == "hello"
+        server.give_up()
+        assert [heard.get(timeout=TIMEOUT_SECONDS)["event"] for _ in range(2)] == ["last words", "gone"]
+        worker.join()
+
+
+def live_until_given_up(reporter: Reporter) -> None:
+    reporter.live(3, "host")
+    try:
+        while not reporter.stop_requested():
+            time.sleep(0.01)
+    except EOFError:
+        reporter({"event": "last words", "rank": 3})
+    os._exit(9)
+
+
 def test_live_worker_says_how_far_it_is_and_its_end_is_told() -> None:
     heard: Queue[Event] = Queue()
     with ProgressServer(HOST, heard.put) as server:

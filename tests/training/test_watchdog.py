@@ -50,6 +50,15 @@ def test_cause_is_told_whatever_came_first(
     assert str(failure).startswith(message)
 
 
+def test_workers_live_until_they_are_done_or_gone(watchdog: Watchdog) -> None:
+    for rank in range(4):
+        assert watchdog.any_lives()
+        watchdog({"event": "done", "rank": rank})
+    assert watchdog.any_lives()
+    watchdog(GONE)
+    assert not watchdog.any_lives()
+
+
 @pytest.mark.parametrize("kind", ["UnknownError", "ConnectionResetError", "EOFError", "BrokenPipeError"])
 def test_errors_that_may_pass_are_worth_another_start(watchdog: Watchdog, kind: str) -> None:
     watchdog(OWN | {"kind": kind})

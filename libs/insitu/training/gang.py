@@ -21,6 +21,7 @@ from uuid import uuid4
 
 from insitu.cluster.child import ChildDied, ChildFailed, Finished, run_in_child
 from insitu.cluster.executors import describe_loss
+from insitu.cluster.filesystem import say
 from insitu.cluster.threads import pin_process, worker_environment
 from insitu.errors import UserError, WorkerLost
 from insitu.training.engines.base import Layout, Listener
@@ -35,6 +36,7 @@ _POLL_SECONDS = 1
 _STOP_SECONDS = 60
 _LONGEST_STOP_SECONDS = 600
 _CANCEL_SECONDS = 60
+_END_POLL_SECONDS = 0.1
 _SETTLE_SECONDS = 1
 
 
@@ -92,7 +94,8 @@ def run_gang(
         finally:
             if not job.done():
                 context.cancelJobGroup(group)
-                wait_for_cancelled(job)
+                server.give_up()
+                wait_for_cancelled(job, watchdog.any_lives)
         if stuck:
             raise WorkerLost(stuck)
         error = job.exception()
@@ -120,13 +123,19 @@ def in_background(work: Callable[[], None]) -> "Future[None]":
     return future
 
 
-def wait_for_cancelled(job: "Future[None]") -> None:
-    """Wait for a Spark job that was cancelled, for a minute at most."""
-    if not wait_for([job], _CANCEL_SECONDS).done:
-        line = (
-            f"Spark has not ended the cancelled gang within {_CANCEL_SECONDS} s: its tasks may still hold their cores"
-        )
-        print(line, file=sys.stderr, flush=True)
+def wait_for_cancelled(job: "Future[None]", any_lives: Callable[[], bool]) -> None:
+    """Wait until a cancelled gang has ended, a minute at most: workers outlive Spark's job, and may write meanwhile.
+
+    Args:
+        job: Spark's.
+        any_lives: whether a worker does.
+    """
+    end = time.monotonic() + _CANCEL_SECONDS
+    while not job.done() or any_lives():
+        if time.monotonic() > end:
+            say(f"the cancelled gang has not ended within {_CANCEL_SECONDS} s: its workers may still hold their cores")
+            return
+        time.sleep(_END_POLL_SECONDS)
 
 
 @contextmanager

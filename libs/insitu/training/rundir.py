@@ -187,12 +187,6 @@ def _compare(then: dict[str, Any], now: dict[str, Any]) -> None:
         raise UserError(
             "--data", "it is not the dataset that the run began with", "give that one, or begin with another --output"
         )
-    if then["rows"] != now["rows"]:  # a step would be of other rows
-        raise UserError(
-            "--data",
-            f"its good rows are {now['rows']}, and were {then['rows']} when the run began",
-            "resume with the reader and the libraries that it began with, or begin with another --output",
-        )
     for uri, fingerprint in now["additions"].items():
         if then.get("additions", {}).get(uri, fingerprint) != fingerprint:
             problem = f"{uri} does not hold the files that the run began with"
@@ -208,6 +202,12 @@ def _compare(then: dict[str, Any], now: dict[str, Any]) -> None:
                 "resume with the recipe that it began with, or begin with another --output",
             )
         print(f"resume: {key} was {before.get(key)}, is {after.get(key)}", file=sys.stderr)
+    if then["rows"] != now["rows"]:  # a step would be of other rows
+        raise UserError(
+            "--data",
+            f"its good rows are {now['rows']}, and were {then['rows']} when the run began",
+            "resume with the reader and the libraries that it began with, or begin with another --output",
+        )
     if before["training.workers"] != after["training.workers"]:
         print(
             "resume: with other workers each reads other rows: in the epoch that was begun some are read twice and\n"

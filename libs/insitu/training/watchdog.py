@@ -83,6 +83,10 @@ class Watchdog:
         """Wait until the listener has had every event."""
         self._passing.shutdown()
 
+    def any_lives(self) -> bool:
+        """Whether a worker that said hello has neither finished nor gone."""
+        return bool(dict(self._workers).keys() - set(self._gone))
+
     def last_progress(self) -> float:
         """When a worker last got further, in `time.monotonic` seconds."""
         return max((worker.moved for worker in list(self._workers.values())), default=self._started)
