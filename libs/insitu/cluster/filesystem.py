@@ -83,14 +83,19 @@ def create(uri: str, content: bytes) -> bool:
     makes_folder = not file_system.exists(folder)
     file_system.makedirs(folder, exist_ok=True)
     exclusively = {"mode": "wb", "overwrite": False} if uri.startswith("hdfs:") else {"mode": "xb"}
+    opened = False
     try:
         with file_system.open(path, **exclusively) as target:
+            opened = True
             target.write(content)
     except FileExistsError:
         return False
     except FILE_SYSTEM_ERRORS:
         with suppress(*FILE_SYSTEM_ERRORS):
-            file_system.rm(folder if makes_folder else path, recursive=makes_folder)
+            if opened:  # else it may be another job's
+                file_system.rm_file(path)
+            if makes_folder and not file_system.ls(folder):
+                file_system.rmdir(folder)
         raise
     return True
 
