@@ -202,7 +202,7 @@ def _compare(then: dict[str, Any], now: dict[str, Any]) -> None:
                 "resume with the recipe that it began with, or begin with another --output",
             )
         print(f"resume: {key} was {before.get(key)}, is {after.get(key)}", file=sys.stderr)
-    if then["rows"] != now["rows"]:  # a step would be of other rows
+    if then.get("rows", now["rows"]) != now["rows"]:  # a step would be of other rows
         raise UserError(
             "--data",
             f"its good rows are {now['rows']}, and were {then['rows']} when the run began",
