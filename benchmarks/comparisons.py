@@ -1,13 +1,15 @@
 """Speeds compared: runs take turns, and the best of a run's turns counts."""
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from lines import chosen, emit
 
 TURNS = 2
+_OUTRUN = 0.95
+"""A run slower than this share of its side's best is not run again: turns differ by less."""
 
 
 class Run(Protocol):
@@ -30,7 +32,7 @@ class Comparison:
 def compare(claims: dict[str, list[Comparison]]) -> None:
     """Time each run that any comparison needs, in turns, and print a line a comparison."""
     named = [(name, comparison) for name, comparisons in claims.items() for comparison in comparisons]
-    speeds = _best_speeds(dict.fromkeys(run for _, c in named for run in (*c.subjects, *c.peers)))
+    speeds = _best_speeds([side for _, comparison in named for side in (comparison.subjects, comparison.peers)])
     for name, comparison in named:
         subject, peer = (max(runs, key=speeds.__getitem__) for runs in (comparison.subjects, comparison.peers))
         factor = comparison.peer_factor
@@ -53,12 +55,18 @@ def run_chosen(
             measure()
 
 
-def _best_speeds(runs: Iterable[Run]) -> dict[Run, float]:
+def _best_speeds(sides: Sequence[tuple[Run, ...]]) -> dict[Run, float]:
     """Images per second of each run, the best of its turns."""
-    best = dict.fromkeys(runs, 0.0)
+    best = {run: 0.0 for side in sides for run in side}
     for _ in range(TURNS):
-        for run in best:
+        for run in _contenders(sides, best):
             speed = run.images_per_second()
-            print(f"{run}: {speed:.2f} images/s", file=sys.stderr)
+            print(f"{run}: {speed:.2f} images/s", file=sys.stderr, flush=True)
             best[run] = max(best[run], speed)
     return best
+
+
+def _contenders(sides: Sequence[tuple[Run, ...]], speeds: Mapping[Run, float]) -> list[Run]:
+    """Those that may be the fastest of a side."""
+    least = [(side, _OUTRUN * max(speeds[run] for run in side)) for side in sides]
+    return [run for run in speeds if any(run in side and speeds[run] >= speed for side, speed in least)]

@@ -4,7 +4,7 @@
 
 A JSON line a claim on stdout, what is being measured on stderr. All inputs are 224x224. Speeds are those of the
 steps of a third epoch (of `checkpoint_cost`, a second), with what happens between them; both sides run in turns,
-and the best of two turns counts.
+and the best of two turns counts; what the first turn leaves a twentieth behind its side's best has no second.
 """
 
 from collections.abc import Callable
