@@ -1,5 +1,6 @@
 import json
 import multiprocessing
+import resource
 import threading
 import time
 from collections.abc import Callable
@@ -90,6 +91,31 @@ def test_a_lock_that_was_never_written_is_followed(uri: str) -> None:
     path.touch()
     take(uri, 0)
     assert not path.exists()
+
+
+def test_a_lock_that_cannot_be_written_for_a_while_is_still_held(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.05)
+    path = Path(uri.removeprefix("file://"))
+    with locked(uri, setting="--output", output="out") as held:
+        first = path.read_text()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        try:
+            time.sleep(0.3)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        held.check()
+        while path.read_text() == first:
+            time.sleep(0.01)
+
+
+def test_a_file_system_that_is_away_hides_no_other_end(
+    uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="143"), locked(uri, setting="--output", output="out"):
+        (tmp_path / "state").rename(tmp_path / "away")
+        (tmp_path / "state").touch()
+        raise SystemExit(143)
+    assert f"lock: {uri} stays there ([Errno 20] Not a directory" in capsys.readouterr().err
 
 
 def test_a_lock_lives_while_its_job_does(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,6 +68,8 @@ def test_run_that_another_job_took_over_is_left_to_it(run: RunDirectory, tmp_pat
     with pytest.raises(UserError, match=r"--output: .*model\.run was taken over by another job \(.* on node7, "):
         run.scratch()
     assert held.exists() and not list((tmp_path / "model.run").glob("gang-*"))
+    run.discard()
+    assert held.exists()
 
 
 def test_of_two_jobs_at_once_one_begins_and_the_other_harms_nothing(

@@ -12,13 +12,14 @@ from threading import Event, Thread
 from typing import Any
 from uuid import uuid4
 
-from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, create, open_filesystem, say
+from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, create, open_filesystem, overwrite, say
 from insitu.errors import UserError
 
 BEAT_SECONDS = 30
 STALE_SECONDS = 600
 _WRITING_SECONDS = 2
 _LOOK_SECONDS = 5
+_LAST_BEAT_SECONDS = 5
 
 
 class Lock:
@@ -45,17 +46,21 @@ class Lock:
             raise UserError(self._setting, problem, "leave it to that one")
 
     def beat(self, ended: Event) -> None:
-        file_system, path = open_filesystem(self._uri)
         while not ended.wait(BEAT_SECONDS):
             with suppress(UserError, *FILE_SYSTEM_ERRORS):  # away for a while, or taken over: the job itself finds out
                 self.check()
-                file_system.pipe_file(path, _text(self._owner))
+                overwrite(self._uri, _text(self._owner))
 
     def release(self) -> None:
+        """Remove it where it is this job's still; where the file system is away it ends by itself."""
         file_system, path = open_filesystem(self._uri)
-        with suppress(FileNotFoundError):
+        try:
             if _parsed(file_system.cat_file(path)).get("id") == self.id:
                 file_system.rm_file(path)
+        except FileNotFoundError:
+            return
+        except FILE_SYSTEM_ERRORS as error:
+            say(f"lock: {self._uri} stays there ({error}); it counts for nothing once this job has ended")
 
 
 @contextmanager
@@ -83,7 +88,7 @@ def locked(uri: str, *, setting: str, output: str) -> Iterator[Lock]:
         yield lock
     finally:
         ended.set()
-        beating.join()
+        beating.join(_LAST_BEAT_SECONDS)  # one that waits for a file system must not keep the job from its end
         lock.release()
 
 

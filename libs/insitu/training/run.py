@@ -82,8 +82,8 @@ def train(
         layout = engine.layout(recipe.training.workers).with_threads(recipe.training.threads)
         recipe = resolve(spark, recipe, prepared, layout, begun=run.precision)
         additions = {each.dataset.uri: each.dataset.fingerprint for each in prepared.additions}
-        run.claim(recipe, prepared.dataset.fingerprint, additions, rows=prepared.rows)
         train_plan, validation_plan = shard(recipe, prepared, layout)
+        run.claim(recipe, prepared.dataset.fingerprint, additions, rows=prepared.rows)
         first = TrainingJob(
             recipe=recipe,
             class_names=prepared.class_names,
@@ -256,7 +256,7 @@ def _kept_if_begun(run: RunDirectory) -> Iterator[None]:
             if steps:
                 print(f"kept: {run.uri}, last checkpoint after step {steps[-1]}; --resume goes on", file=sys.stderr)
             elif run.is_new:
-                run.remove()
+                run.discard()
         except FILE_SYSTEM_ERRORS as away:
             print(f"{run.uri} cannot be reached ({away})", file=sys.stderr)
         raise

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Literal, TypeVar
 from uuid import uuid4
 
@@ -62,7 +62,8 @@ class RunDirectory:
     def _make(self) -> bool:
         """Begin a run; False where something is there already."""
         file_system, path = open_filesystem(self.uri)
-        if any(not place.rstrip("/").endswith(f"/{_LOCK}") for place in file_system.ls(path, detail=False)):
+        names = [place.rstrip("/").rpartition("/")[2] for place in file_system.ls(path, detail=False)]
+        if any(name.partition(".")[0] != _LOCK for name in names):
             return False
         return create(f"{self.uri}/{RUN}", json.dumps(self._run).encode())
 
@@ -148,6 +149,12 @@ class RunDirectory:
             for name in (place.rstrip("/").rpartition("/")[2] for place in places):
                 if name.startswith(prefix) and name != needed:
                     file_system.rm(f"{directory}/{name}", recursive=True)
+
+    def discard(self) -> None:
+        """Remove a run that has nothing to go on with, but none that another job has taken over."""
+        with suppress(UserError):
+            self._lock.check()
+            self.remove()
 
     def remove(self) -> None:
         file_system, path = open_filesystem(self.uri)
