@@ -192,22 +192,34 @@ def test_summary_tells_what_of_a_trial_was_not_done() -> None:
 def test_a_trial_whose_worker_dies_too_often_costs_no_other(
     spark: SparkSession, given: dict[str, Any], tmp_path: Path
 ) -> None:
+    """And is resumed by the same command."""
     gateway: Any = spark.sparkContext._gateway
     killer = Killer([(1, "training")], spark.sparkContext.applicationId, psutil.Process(gateway.proc.pid))
-    summary = sweep(
-        spark,
+
+    def kill_after_a_checkpoint(event: dict[str, Any]) -> None:
+        if event["event"] == "checkpoint":
+            killer({"event": "step", "step": event["step"]})
+
+    arguments: dict[str, Any] = {
         **given,
-        settings=["training.epochs=1", "training.max_restarts=0", "training.checkpoint.every_steps=1"],
-        output=str(tmp_path / "sweep"),
-        space=parse_space([("--grid", "training.seed=1,2")]),
-        listener=killer,
-    )
+        "settings": ["training.epochs=3", "training.max_restarts=0", "training.checkpoint.every_steps=1"],
+        "output": str(tmp_path / "sweep"),
+        "space": parse_space([("--grid", "training.seed=1,2")]),
+        "listener": kill_after_a_checkpoint,
+    }
+    summary = sweep(spark, **arguments)
     assert (summary["trials"], summary["failed"]) == (2, 1)
     first, second = sorted(rows(tmp_path / "sweep"), key=lambda row: row["trial"])
     assert first["status"].endswith(
         "exit code 137 (SIGKILL): someone or a resource manager killed it; the kernel was not out of memory"
     )
     assert second["status"] == "complete"
+    summary = sweep(spark, **arguments)
+    assert (summary["trials"], summary["failed"]) == (2, 0)
+    again, same = sorted(rows(tmp_path / "sweep"), key=lambda row: row["trial"])
+    assert (again["status"], again["training.seed"], same) == ("complete", first["training.seed"], second)
+    provenance = json.loads((Path(again["output"].removeprefix("file://")) / "provenance.json").read_text())
+    assert [driver["first_step"] for driver in provenance["drivers"]] == [0, provenance["run"]["resumed_from_step"]]
 
 
 def test_a_directory_that_is_no_sweep_is_left_alone(spark: SparkSession, given: dict[str, Any], tmp_path: Path) -> None:

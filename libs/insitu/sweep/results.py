@@ -10,11 +10,15 @@ from typing import Any
 import optuna
 import yaml
 from optuna.distributions import BaseDistribution
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from insitu import artifact
 from insitu.errors import UserError
 
+LOST = "lost"
+"""User attribute of a trial that failed for what may pass, such as a lost worker."""
+AGAIN = "again"
+"""User attribute of a trial in the place of one that was lost: that one's place."""
 _FIGURES = ("loss", "images_per_second", "seconds_per_epoch")
 
 
@@ -64,13 +68,13 @@ class Results:
         """A row a trial: `trial`, the keys, the metric by its name, the figures, `output` and `status`."""
         return [
             {
-                "trial": trial.number,
+                "trial": place(trial),
                 **{key: _params(trial)[key] for key in self.space},
                 self.metric: trial.user_attrs.get("metric"),
                 **{name: trial.user_attrs.get(name) for name in (*_FIGURES, "output")},
                 "status": trial.user_attrs.get("reason", trial.state.name.lower()),
             }
-            for trial in self.study.get_trials(deepcopy=False)
+            for trial in latest(self.study)
         ]
 
     def write_csv(self, path: Path) -> None:
@@ -95,16 +99,24 @@ class Results:
         Raises:
             UserError: no trial is complete.
         """
-        failed = self.study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
-        rows = self.rows()
+        trials, rows = latest(self.study), self.rows()
+        failed = [trial for trial in trials if trial.state == TrialState.FAIL]
         if len(failed) == len(rows):
             raise UserError("--grid", f"no trial ended well; the last: {rows[-1]['status']}", "mend the recipe")
-        best = rows[self.study.best_trial.number]
+        best = rows[place(self.study.best_trial)]
         summary = {"metric": self.metric, "trials": len(rows), "failed": len(failed), "best": best}
-        not_done = [
-            t.user_attrs["not_done"] for t in self.study.get_trials(deepcopy=False) if "not_done" in t.user_attrs
-        ]
+        not_done = [trial.user_attrs["not_done"] for trial in trials if "not_done" in trial.user_attrs]
         return summary | ({"not_done": "; ".join(not_done)} if not_done else {})
+
+
+def place(trial: FrozenTrial | Trial) -> int:
+    """A trial's among those that were drawn, from 0."""
+    return trial.user_attrs.get(AGAIN, trial.number)
+
+
+def latest(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials in their places; where one was tried again, the last."""
+    return list({place(trial): trial for trial in study.get_trials(deepcopy=False)}.values())
 
 
 def _params(trial: FrozenTrial) -> dict[str, Any]:

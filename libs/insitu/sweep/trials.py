@@ -2,7 +2,6 @@
 
 import math
 import re
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,11 +14,11 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import Trial, TrialState
 
 from insitu import artifact
-from insitu.cluster.filesystem import open_filesystem, qualify
-from insitu.errors import UserError, WorkerError
+from insitu.cluster.filesystem import open_filesystem, qualify, say
+from insitu.errors import UserError, WorkerError, WorkerLost
 from insitu.recipe import Recipe, load
 from insitu.sweep.picture import save_picture
-from insitu.sweep.results import Results, figures
+from insitu.sweep.results import AGAIN, LOST, Results, figures, latest, place
 from insitu.sweep.space import Params, overrides
 from insitu.training.engines.base import Listener
 from insitu.training.run import check, train
@@ -48,7 +47,8 @@ def sweep(
 ) -> dict[str, Any]:
     """Train a recipe at every point of a grid, or at random points, and print the table.
 
-    Called again with the same arguments it goes on: finished trials stay, an interrupted one is resumed.
+    Called again with the same arguments it goes on: finished trials stay, an interrupted one is resumed, and so is
+    one whose workers were lost too often.
 
     Args:
         spark: the session that all trials run in.
@@ -64,8 +64,8 @@ def sweep(
 
     Returns:
         `output`, `metric`, `trials`, `failed` (trials that ended with a `UserError`, such as a loss that
-        became NaN; `sweep.csv` has the reasons), and `best`: a row of `sweep.csv`; `not_done`, a sentence, where
-        a trial's report could not be drawn.
+        became NaN, or with a `WorkerError`; `sweep.csv` has the reasons), and `best`: a row of `sweep.csv`;
+        `not_done`, a sentence, where a trial's report could not be drawn.
 
     Raises:
         UserError: a trial's settings are no valid recipe, found before the first one runs; `output` holds
@@ -89,7 +89,7 @@ def sweep(
         while study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             trial = study.ask(space)
             directory = f"{output}/runs/{_name(trial)}"
-            print(f"sweep: trial {trial.number + 1} of {len(drawn)}: {directory}", file=sys.stderr, flush=True)
+            say(f"sweep: trial {place(trial) + 1} of {len(drawn)}: {directory}")
             found = _run(
                 spark,
                 _recipe(recipe, settings, trial.params),
@@ -141,6 +141,9 @@ def _study(scratch: Path, output: str, arguments: dict[str, Any], drawn: list[Pa
     study = optuna.create_study(storage=storage, study_name="sweep", direction="maximize", load_if_exists=True)
     if begun:
         _check_same(study.user_attrs["arguments"], arguments, output)
+        for trial in latest(study):
+            if trial.user_attrs.get(LOST):
+                study.enqueue_trial(trial.params, user_attrs={AGAIN: place(trial)})
         return study
     study.set_user_attr("arguments", arguments)
     for params in drawn:
@@ -164,7 +167,7 @@ def _name(trial: Trial) -> str:
     """Such as `007-global-batch-8`; safe on every file system."""
     settings = (setting.partition("=") for setting in overrides(trial.params))
     words = re.findall(r"[A-Za-z0-9.]+", " ".join(f"{key.rpartition('.')[2]} {value}" for key, _, value in settings))
-    return "-".join([f"{trial.number:03}", *words])[:80]
+    return "-".join([f"{place(trial):03}", *words])[:80]
 
 
 def _run(
@@ -186,9 +189,13 @@ def _run(
     except UserError as error:
         if error.setting.startswith("--"):
             raise
-        return {"reason": str(error)}
+        # An executor that was lost in the trial before may not be replaced yet.
+        return {"reason": str(error), LOST: error.setting == "training.workers"}
     except WorkerError as error:  # such as a batch that its memory does not hold: the next trial is another
-        return {"reason": str(error).splitlines()[0]}
+        cause = str(error.__cause__ or error)  # the error of a last restart tells how to go on with a run of its own
+        say(cause)
+        who, *traceback = cause.splitlines()
+        return {"reason": " ".join([who, *traceback[-1:]]), LOST: isinstance(error, WorkerLost)}
 
 
 def _record(study: optuna.Study, trial: Trial, found: dict[str, Any]) -> None:

@@ -52,7 +52,7 @@ class Supervisor:
             except WorkerLost as lost:
                 if len(self.restarts) == training.max_restarts:
                     used = f"training.max_restarts = {training.max_restarts} are used up"
-                    raise WorkerLost(f"{lost}\n{used}: mend the cause, then --resume") from None
+                    raise WorkerLost(f"{lost}\n{used}: mend the cause, then --resume") from lost
                 job = self.resumed(job)
                 self._note(job, str(lost))
 
