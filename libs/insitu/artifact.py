@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
 
-from insitu.cluster.filesystem import open_filesystem
+from insitu.cluster.filesystem import in_scratch, open_filesystem
 from insitu.errors import UserError
 
 if TYPE_CHECKING:
@@ -202,7 +202,8 @@ def verified(uri: str, *, setting: str, part: str | None = None) -> Iterator[Pat
     file_system, path = open_filesystem(uri)
     with tempfile.TemporaryDirectory(prefix="insitu-") as scratch:
         local = Path(scratch) / "model"
-        file_system.get(path, str(local), recursive=True)
+        with in_scratch(scratch):
+            file_system.get(path, str(local), recursive=True)
         _compare(expected, digests(str(local), each=map), uri, setting)
         yield local
 

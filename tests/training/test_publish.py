@@ -28,6 +28,14 @@ def test_record_is_taken_over(run: RunDirectory, tmp_path: Path, capsys: pytest.
     assert capsys.readouterr().err == ""
 
 
+def test_record_is_taken_over_by_the_second_try(run: RunDirectory, tmp_path: Path) -> None:
+    (tmp_path / "directory/tensorboard").mkdir()
+    (tmp_path / "directory/tensorboard/events").write_text("hal")
+    fetch_record(run, tmp_path / "directory")
+    assert [path.name for path in (tmp_path / "directory/tensorboard").iterdir()] == ["events"]
+    assert (tmp_path / "directory/tensorboard/events").read_text() == ""
+
+
 def test_record_that_could_not_be_written_costs_no_model(
     run: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

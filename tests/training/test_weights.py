@@ -1,5 +1,7 @@
 """Weights through an `.npz` and back."""
 
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,17 @@ def test_saving_again_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
     save_weights([np.ones(2)], uri)
     np.testing.assert_array_equal(load_weights(uri)[0], np.ones(2))
     assert [path.name for path in tmp_path.iterdir()] == ["weights.npz"]
+
+
+def test_a_full_temporary_directory_is_named(
+    tmp_path: Path, small_disk: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri, disk = f"{tmp_path}/weights.npz", small_disk("64k")
+    save_weights([np.zeros(20_000)], uri)
+    monkeypatch.setattr(tempfile, "tempdir", str(disk))
+    for attempt in (lambda: save_weights([np.zeros(20_000)], uri), lambda: load_weights(uri)):
+        with pytest.raises(OSError, match=rf"No space left on device in {disk}/\S+ \(TMPDIR says where\)"):
+            attempt()
 
 
 def test_pickled_weights_are_refused(tmp_path: Path) -> None:

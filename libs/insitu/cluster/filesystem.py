@@ -9,8 +9,9 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import fsspec
@@ -110,6 +111,17 @@ def overwrite(uri: str, content: bytes) -> None:
 def is_full(error: BaseException) -> bool:
     """Whether a file system raised it for lack of space or quota, which waiting does not mend."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def in_scratch(directory: str | Path) -> Iterator[None]:
+    """Name the temporary directory where what is written there finds no space, for nobody would look for it."""
+    try:
+        yield
+    except OSError as error:
+        if not is_full(error):
+            raise
+        raise OSError(error.errno, f"{os.strerror(errno.ENOSPC)} in {directory} (TMPDIR says where)") from error
 
 
 def say(line: str) -> None:

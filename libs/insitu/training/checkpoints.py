@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from insitu import artifact
-from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, is_full, open_filesystem, persist
+from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, in_scratch, is_full, open_filesystem, persist
 from insitu.errors import UserError
 from insitu.training.weights import read_weights, write_weights
 
@@ -84,13 +84,10 @@ class CheckpointStore:
         there = self.steps()
         with tempfile.TemporaryDirectory(prefix="insitu-") as scratch:
             local = Path(scratch)
-            try:
+            with in_scratch(local):
                 for name in ("weights", "optimizer", "best_weights"):
                     write_weights(getattr(checkpoint, name), local / f"{name}.npz")
                 artifact.write_json(local / _STATE, checkpoint.state)
-            except OSError as error:
-                place = f"{error.strerror} in {scratch}, where it is written first (TMPDIR says where)"
-                raise OSError(error.errno, place) from error
             if checkpoint.step in there:
                 self._remove(checkpoint.step)
             artifact.publish(local, _uri(self._directory, checkpoint.step))

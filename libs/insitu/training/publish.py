@@ -1,10 +1,12 @@
 """The model directory of a finished run."""
 
 import json
+import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,7 @@ from insitu import artifact
 from insitu.cluster.filesystem import open_filesystem, say
 from insitu.data.plan import Rows, ShardPlan
 from insitu.data.scan import BadRow
+from insitu.errors import UserError
 from insitu.job import attempt
 from insitu.provenance import code_version, environment
 from insitu.recipe import Recipe
@@ -49,10 +52,9 @@ def publish(
         None; where the report cannot be drawn, which costs no model, a sentence that says so.
 
     Raises:
-        UserError: the output's file system is full, or stays away.
+        UserError: the output's file system is full, or stays away, or the temporary directory is full.
     """
-    with tempfile.TemporaryDirectory(prefix="insitu-") as scratch:
-        directory = Path(scratch)
+    with _scratch() as directory:
         model.save(directory / artifact.MODEL)
         (directory / artifact.RECIPE).write_text(recipe.to_yaml())
         artifact.write_json(directory / artifact.SIGNATURE, _signature(model, recipe).to_json())
@@ -83,6 +85,18 @@ def publish(
         )
         persist_result(lambda: artifact.publish(directory, output, staging=run.uri), "publishing the model", output)
     return undrawn
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """Where the model directory is made."""
+    with tempfile.TemporaryDirectory(prefix="insitu-") as scratch:
+        try:
+            yield Path(scratch)
+        except OSError as error:
+            problem = f"the model directory cannot be made in {scratch} ({error})"
+            mend = "free space there or set TMPDIR, then give the same command with --resume"
+            raise UserError("TMPDIR", problem, mend) from None
 
 
 def provenance(
@@ -192,7 +206,9 @@ def fetch_record(run: RunDirectory, directory: Path) -> None:
     if artifact.STEPS in there:
         file_system.get_file(f"{path}/{artifact.STEPS}", str(directory / artifact.STEPS))
     if artifact.TENSORBOARD in there:
-        file_system.get(f"{path}/{artifact.TENSORBOARD}", str(directory / artifact.TENSORBOARD), recursive=True)
+        local = directory / artifact.TENSORBOARD
+        shutil.rmtree(local, ignore_errors=True)  # what an earlier try left: the copy would go into it
+        file_system.get(f"{path}/{artifact.TENSORBOARD}", str(local), recursive=True)
     for name in sorted({artifact.STEPS, artifact.TENSORBOARD} - there):
         say(f"{run.uri} has no {name}: the model is published without what it would hold")
 

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from insitu.artifact import upload
+from insitu.cluster.filesystem import in_scratch
 from insitu.training.callbacks import EarlyStopping, StepTimer
 from insitu.training.engines.base import PREDICTIONS, RESULT, WEIGHTS, TrainingJob
 from insitu.training.progress import Reporter
@@ -108,7 +109,8 @@ class Record(tf.keras.callbacks.Callback):
         }
         with tempfile.TemporaryDirectory(prefix="insitu-") as scratch:
             local = Path(scratch)
-            np.savez(local / PREDICTIONS, labels=self._validation.labels, scores=self._validation.scores)
+            with in_scratch(local):
+                np.savez(local / PREDICTIONS, labels=self._validation.labels, scores=self._validation.scores)
+                (local / RESULT).write_text(json.dumps(result))
             upload(local / PREDICTIONS, f"{self._job.scratch}/{PREDICTIONS}")
-            (local / RESULT).write_text(json.dumps(result))
             upload(local / RESULT, f"{self._job.scratch}/{RESULT}")

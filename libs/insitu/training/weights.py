@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from insitu.artifact import download, upload
+from insitu.cluster.filesystem import in_scratch
 
 
 def write_weights(weights: list[np.ndarray], path: Path) -> None:
@@ -21,7 +22,8 @@ def save_weights(weights: list[np.ndarray], uri: str) -> None:
     """Write to any file system."""
     with tempfile.TemporaryDirectory(prefix="insitu-") as scratch:
         local = Path(scratch) / "weights.npz"
-        write_weights(weights, local)
+        with in_scratch(scratch):
+            write_weights(weights, local)
         upload(local, uri)
 
 
@@ -29,5 +31,6 @@ def load_weights(uri: str) -> list[np.ndarray]:
     """Read from any file system."""
     with tempfile.TemporaryDirectory(prefix="insitu-") as scratch:
         local = Path(scratch) / "weights.npz"
-        download(uri, local)
+        with in_scratch(scratch):
+            download(uri, local)
         return read_weights(local)

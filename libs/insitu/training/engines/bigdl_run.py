@@ -13,7 +13,7 @@ from insitu.artifact import upload
 from insitu.bigdl.converted import Converted
 from insitu.bigdl.trainer import Trainer
 from insitu.bigdl.vectors import read_vector, write_start
-from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, open_filesystem
+from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, in_scratch, open_filesystem
 from insitu.cluster.interrupts import DeferredInterrupts
 from insitu.errors import WorkerError
 from insitu.metrics import Metrics, evaluate
@@ -250,9 +250,14 @@ class BigdlRun:
 
     def _write(self, name: str, write: Callable[[Path], None]) -> str:
         uri = f"{self._job.scratch}/{name}"
-        with TemporaryDirectory(prefix="insitu-") as scratch:
-            write(Path(scratch) / name)
-            self._persist(lambda: upload(Path(scratch) / name, uri), f"leaving {name}")
+
+        def leave() -> None:
+            with TemporaryDirectory(prefix="insitu-") as scratch:
+                with in_scratch(scratch):
+                    write(Path(scratch) / name)
+                upload(Path(scratch) / name, uri)
+
+        self._persist(leave, f"leaving {name}")
         return uri
 
 
