@@ -55,8 +55,11 @@ install() { install_with .venv/bin/python "$@"; }
 install_with() {
     into=$1
     shift
-    step "$into" -m pip install --quiet --disable-pip-version-check --retries 2 "$@"
+    step "$into" -m pip install --quiet --disable-pip-version-check --retries 2 --no-compile "$@"
 }
+
+# To bytecode with all cores, which pip does with one. Some packages bring files that are no Python 3: pip passes them by too.
+compile() { "$1/bin/python" -m compileall -q -j 0 "$1"/lib/python3.11/site-packages >>"$log" 2>&1 || true; }
 
 # BigDL's jars and our conf/ go where every Spark command looks: beside Spark's own.
 link_into_spark() {
@@ -65,15 +68,19 @@ link_into_spark() {
     ln -sf "$(pwd)"/.venv/lib/python3.11/site-packages/bigdl/share/*/lib/*.jar "$spark/jars/"
 }
 
-make_runtime() {
+make_environment() {
     python=$(find_python)
     check_disk
     echo "setup: making .venv with $python (1.5 GB of packages, a few minutes; log in $log)" >&2
     rm -rf .venv
     step "$python" -m venv .venv
+}
+
+make_runtime() {
     install --require-hashes --no-deps -r requirements/insitu.txt # the lock is whole, but for what insitu.in leaves out
     install --require-hashes --no-deps -r requirements/bigdl.txt
     install --no-deps --no-build-isolation --editable .
+    compile .venv
     link_into_spark
     echo "$runtime" >.venv/complete-runtime
 }
@@ -102,14 +109,18 @@ make_native() {
 make_dev() {
     echo "setup: adding the tools of make test" >&2
     install --require-hashes -r requirements/dev.txt
+    compile .venv
     echo "$dev" >.venv/complete-dev
 }
 
+# Beside the other layers, which keep one core busy.
 make_mlflow() {
-    echo "setup: adding the MLflow server of the tests" >&2
+    log=logs/setup-mlflow.log
+    : >"$log"
     rm -rf .venv/mlflow
     step .venv/bin/python -m venv .venv/mlflow
     install_with .venv/mlflow/bin/python --require-hashes --no-deps -r requirements/mlflow.txt
+    compile .venv/mlflow
     echo "$mlflow" >.venv/complete-mlflow
 }
 
@@ -119,8 +130,14 @@ mlflow=$(digest requirements/mlflow.txt)
 jvm=$(digest jvm/*.scala jvm/*/*.scala native/*)
 mkdir -p logs
 : >"$log"
+is_complete runtime "$runtime" || make_environment
+if [ "$layer" = dev ] && ! is_complete mlflow "$mlflow"; then
+    make_mlflow &
+    trap 'wait' EXIT # what fails beside it leaves no set-up behind that goes on
+fi
 is_complete runtime "$runtime" || make_runtime
 is_complete jvm "$jvm" || make_jvm
 [ "$layer" = dev ] || exit 0
 is_complete dev "$dev" || make_dev
-is_complete mlflow "$mlflow" || make_mlflow
+wait
+is_complete mlflow "$mlflow" || exit 1
