@@ -3,7 +3,7 @@
 export PYTHON
 IN_ENV = PATH="$(CURDIR)/.venv/bin:$$PATH"
 DEMO = build/demo
-PARALLEL = -n 2 --dist loadscope --no-loadscope-reorder --max-worker-restart 0
+PARALLEL = -n 2 --dist loadscope --no-loadscope-reorder --max-worker-restart 0 --durations 20
 
 .PHONY: setup setup-dev demo demo-score test test-slow test-nightly bench
 

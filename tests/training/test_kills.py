@@ -23,8 +23,8 @@ from training.killing_job import Killer
 
 JOB = Path(__file__).parent / "killing_job.py"
 STEPS_PER_EPOCH, EPOCHS = 20, 12
-LOCAL = ["training", "python", "training", "python", "training"]
-STANDALONE = ["executor", "training", "python", "executor", "training"]
+LOCAL = ["training", "python", "training", "python"]
+STANDALONE = ["executor", "training", "python", "executor"]
 HALTED = ["halted-training", "halted-python"]
 AWAY_SECONDS = 10
 
