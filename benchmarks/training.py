@@ -54,7 +54,7 @@ _COMPARISONS = {
     "job_vs_keras": [_vs_keras(job, itex=True) for job in (_DENSENET, _GOOGLENET)],
     "job_vs_stock": [_vs_keras(job, itex=False) for job in (_DENSENET, _GOOGLENET)],
     "layout": [Comparison(subjects=_layouts(job)[:1], peers=_layouts(job)[1:]) for job in (_DENSENET, _GOOGLENET)],
-    "scaling_2": [_scaling(_DENSENET), _scaling(_VGG)],
+    "scaling_2": [_scaling(replace(_DENSENET, local_batch=32, steps=4)), _scaling(_VGG)],
     "bf16": [Comparison(subjects=(_DENSENET,), peers=(replace(_DENSENET, precision="fp32"),))],
 }
 _OTHERS: dict[str, Callable[[], None]] = {
