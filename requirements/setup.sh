@@ -59,7 +59,7 @@ install_with() {
 }
 
 # To bytecode with all cores, which pip does with one. Some packages bring files that are no Python 3: pip passes them by too.
-compile() { "$1/bin/python" -m compileall -q -j 0 "$1"/lib/python3.11/site-packages >>"$log" 2>&1 || true; }
+compile() { "$1/bin/python" -m compileall -qq -j 0 "$1"/lib/python3.11/site-packages >>"$log" 2>&1 || true; }
 
 # BigDL's jars and our conf/ go where every Spark command looks: beside Spark's own.
 link_into_spark() {
@@ -133,11 +133,15 @@ mkdir -p logs
 is_complete runtime "$runtime" || make_environment
 if [ "$layer" = dev ] && ! is_complete mlflow "$mlflow"; then
     make_mlflow &
-    trap 'wait' EXIT # what fails beside it leaves no set-up behind that goes on
+    # What fails or is interrupted beside it waits for it, and leaves no set-up behind that goes on.
+    trap 'echo "setup: waiting for what goes on beside" >&2; wait' EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
 fi
 is_complete runtime "$runtime" || make_runtime
 is_complete jvm "$jvm" || make_jvm
 [ "$layer" = dev ] || exit 0
 is_complete dev "$dev" || make_dev
+trap - EXIT
 wait
 is_complete mlflow "$mlflow" || exit 1
