@@ -98,13 +98,16 @@ def test_a_lock_that_cannot_be_written_for_a_while_is_still_held(uri: str, monke
     path = Path(uri.removeprefix("file://"))
     with locked(uri, setting="--output", output="out") as held:
         first = path.read_text()
-        resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))
         try:
             time.sleep(0.3)
         finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         held.check()
+        deadline = time.monotonic() + 10
         while path.read_text() == first:
+            assert time.monotonic() < deadline, "it is not written any more"
             time.sleep(0.01)
 
 

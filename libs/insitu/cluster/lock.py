@@ -49,10 +49,11 @@ class Lock:
         while not ended.wait(BEAT_SECONDS):
             with suppress(UserError, *FILE_SYSTEM_ERRORS):  # away for a while, or taken over: the job itself finds out
                 self.check()
-                overwrite(self._uri, _text(self._owner))
+                if not ended.is_set():
+                    overwrite(self._uri, _text(self._owner))
 
     def release(self) -> None:
-        """Remove it where it is this job's still; where the file system is away it ends by itself."""
+        """Remove it where it is this job's still; where the file system is away it stays, and is said to."""
         file_system, path = open_filesystem(self._uri)
         try:
             if _parsed(file_system.cat_file(path)).get("id") == self.id:
@@ -60,7 +61,11 @@ class Lock:
         except FileNotFoundError:
             return
         except FILE_SYSTEM_ERRORS as error:
-            say(f"lock: {self._uri} stays there ({error}); it counts for nothing once this job has ended")
+            self.leave(str(error))
+
+    def leave(self, reason: str) -> None:
+        hosts = f"on this host once this job has ended, on others after {STALE_SECONDS} s"
+        say(f"lock: {self._uri} stays there ({reason}); it counts for nothing {hosts}")
 
 
 @contextmanager
@@ -88,8 +93,11 @@ def locked(uri: str, *, setting: str, output: str) -> Iterator[Lock]:
         yield lock
     finally:
         ended.set()
-        beating.join(_LAST_BEAT_SECONDS)  # one that waits for a file system must not keep the job from its end
-        lock.release()
+        beating.join(_LAST_BEAT_SECONDS)
+        if beating.is_alive():  # to wait for a file system as it does would keep the job from its end
+            lock.leave("its file system does not answer")
+        else:
+            lock.release()
 
 
 def _owner() -> dict[str, Any]:
