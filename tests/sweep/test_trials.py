@@ -20,6 +20,7 @@ from optuna.storages.journal import JournalFileBackend
 from pyspark.sql import SparkSession
 
 from insitu.errors import UserError
+from insitu.sweep import trials
 from insitu.sweep.results import Results
 from insitu.sweep.space import parse_space
 from insitu.sweep.trials import sweep
@@ -220,6 +221,25 @@ def test_a_trial_whose_worker_dies_too_often_costs_no_other(
     assert (again["status"], again["training.seed"], same) == ("complete", first["training.seed"], second)
     provenance = json.loads((Path(again["output"].removeprefix("file://")) / "provenance.json").read_text())
     assert [driver["first_step"] for driver in provenance["drivers"]] == [0, provenance["run"]["resumed_from_step"]]
+
+
+@pytest.mark.parametrize(
+    ("cause", "line"),
+    [
+        ("rank 0 on a: exit code 137", "rank 0 on a: exit code 137"),
+        (
+            "rank 0 on a:\nTraceback (most recent call last):\n  File x, line 3\n    run()\nKeyError: 'b'\n",
+            "rank 0 on a: KeyError: 'b'",
+        ),
+        (
+            "rank 0 on a:\njava.lang.X: no\n\tat x.Y\nCaused by: java.io.Z: full\n\tat z\n\nDriver stacktrace:",
+            "rank 0 on a: Caused by: java.io.Z: full",
+        ),
+    ],
+    ids=["a line", "Python", "Java"],
+)
+def test_a_reason_is_who_failed_and_of_what(cause: str, line: str) -> None:
+    assert trials._in_a_line(cause) == line
 
 
 def test_a_directory_that_is_no_sweep_is_left_alone(spark: SparkSession, given: dict[str, Any], tmp_path: Path) -> None:

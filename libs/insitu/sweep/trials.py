@@ -14,6 +14,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import Trial, TrialState
 
 from insitu import artifact
+from insitu.cluster.executors import executor_cores, wait_for_executors
 from insitu.cluster.filesystem import open_filesystem, qualify, say
 from insitu.errors import UserError, WorkerError, WorkerLost
 from insitu.recipe import Recipe, load
@@ -31,6 +32,9 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 JOURNAL = "sweep.journal"
 METRICS = {"multilabel": "auc_macro", "multiclass": "accuracy"}
 """What a sweep looks for, by task: of the validation split, larger is better."""
+
+
+_FRAMES = ("Traceback", "Driver stacktrace")
 
 
 def sweep(
@@ -86,7 +90,9 @@ def sweep(
     with tempfile.TemporaryDirectory(prefix="insitu-") as scratch:
         study = _study(Path(scratch), output, arguments, drawn)
         results = Results(study, space, METRICS[base.task.kind])
+        executors = len(executor_cores(spark))
         while study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            wait_for_executors(spark, executors)  # the trial before may have lost one
             trial = study.ask(space)
             directory = f"{output}/runs/{_name(trial)}"
             say(f"sweep: trial {place(trial) + 1} of {len(drawn)}: {directory}")
@@ -187,15 +193,20 @@ def _run(
             undone = {name: summary[name] for name in summary if name == "not_done"}
         return figures(output, metric) | undone
     except UserError as error:
-        if error.setting.startswith("--"):
+        if error.setting.startswith("--") or error.setting == "TMPDIR":  # no other trial would fare better
             raise
-        # An executor that was lost in the trial before may not be replaced yet.
-        return {"reason": str(error), LOST: error.setting == "training.workers"}
+        return {"reason": str(error)}
     except WorkerError as error:  # such as a batch that its memory does not hold: the next trial is another
         cause = str(error.__cause__ or error)  # the error of a last restart tells how to go on with a run of its own
         say(cause)
-        who, *traceback = cause.splitlines()
-        return {"reason": " ".join([who, *traceback[-1:]]), LOST: isinstance(error, WorkerLost)}
+        return {"reason": _in_a_line(cause), LOST: isinstance(error, WorkerLost)}
+
+
+def _in_a_line(cause: str) -> str:
+    """Who failed and of what; the frames of a Python or Java traceback between and behind them are left out."""
+    who, *traceback = cause.splitlines()
+    told = [line for line in traceback if line[:1].strip() and not line.startswith(_FRAMES)]
+    return " ".join([who, *told[-1:]])
 
 
 def _record(study: optuna.Study, trial: Trial, found: dict[str, Any]) -> None:
