@@ -134,7 +134,8 @@ def publish(directory: Path, uri: str, *, staging: str | None = None) -> None:
         OSError: the file system is full or away; nothing is at `uri`.
     """
     check_free(uri)
-    seal(str(directory))
+    with in_scratch(directory):
+        seal(str(directory))
     file_system, path = open_filesystem(uri)
     parent, _, name = path.rstrip("/").rpartition("/")
     file_system.makedirs(parent or "/", exist_ok=True)

@@ -121,7 +121,8 @@ def in_scratch(directory: str | Path) -> Iterator[None]:
     except OSError as error:
         if not is_full(error):
             raise
-        raise OSError(error.errno, f"{os.strerror(errno.ENOSPC)} in {directory} (TMPDIR says where)") from error
+        where = f"{os.path.abspath(directory)}, a temporary directory (of TMPDIR, or Spark's own)"
+        raise OSError(error.errno, f"{os.strerror(error.errno or 0)} in {where}") from error
 
 
 def say(line: str) -> None:

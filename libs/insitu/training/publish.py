@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from insitu import artifact
-from insitu.cluster.filesystem import open_filesystem, say
+from insitu.cluster.filesystem import in_scratch, open_filesystem, say
 from insitu.data.plan import Rows, ShardPlan
 from insitu.data.scan import BadRow
 from insitu.errors import UserError
@@ -95,7 +95,7 @@ def _scratch() -> Iterator[Path]:
             yield Path(scratch)
         except OSError as error:
             problem = f"the model directory cannot be made in {scratch} ({error})"
-            mend = "free space there or set TMPDIR, then give the same command with --resume"
+            mend = "free space there or set TMPDIR, then give the same command with --resume (insitu sweep: without)"
             raise UserError("TMPDIR", problem, mend) from None
 
 
@@ -204,11 +204,13 @@ def fetch_record(run: RunDirectory, directory: Path) -> None:
     there = {name.rstrip("/").rpartition("/")[2] for name in file_system.ls(path, detail=False)}
     (directory / artifact.STEPS).touch()
     if artifact.STEPS in there:
-        file_system.get_file(f"{path}/{artifact.STEPS}", str(directory / artifact.STEPS))
+        with in_scratch(directory):
+            file_system.get_file(f"{path}/{artifact.STEPS}", str(directory / artifact.STEPS))
     if artifact.TENSORBOARD in there:
         local = directory / artifact.TENSORBOARD
         shutil.rmtree(local, ignore_errors=True)  # what an earlier try left: the copy would go into it
-        file_system.get(f"{path}/{artifact.TENSORBOARD}", str(local), recursive=True)
+        with in_scratch(directory):
+            file_system.get(f"{path}/{artifact.TENSORBOARD}", str(local), recursive=True)
     for name in sorted({artifact.STEPS, artifact.TENSORBOARD} - there):
         say(f"{run.uri} has no {name}: the model is published without what it would hold")
 
