@@ -4,7 +4,7 @@
 
 A JSON line a claim on stdout, what is being measured on stderr. All inputs are 224x224, all numbers fp32 unless a
 line says bf16. Speeds are those of a third epoch's steps, of BigDL's own program that of its median step; subjects and
-peers run in turns, and the best of two turns counts.
+peers run in turns, and the best of two turns counts (of one, where it leaves a run a twentieth behind).
 """
 
 from dataclasses import replace

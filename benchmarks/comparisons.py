@@ -9,7 +9,7 @@ from lines import chosen, emit
 
 TURNS = 2
 _OUTRUN = 0.95
-"""A run slower than this share of its side's best is not run again: turns differ by less."""
+"""A run slower than this share of its side's best in the first turn is not run again."""
 
 
 class Run(Protocol):
