@@ -4,8 +4,8 @@
 
 A JSON line a claim on stdout, what is being measured on stderr. Inputs are JPEGs of 256x256 that are scored at 224x224,
 on all cores. The job's speeds are those of a batch of 2048 rows, those of Spark's own way of 512 rows, each after what
-warmed up; subjects and peers run in turns, and the best of two turns counts (of one, where it
-leaves a run a twentieth behind).
+warmed up; subjects and peers run in turns, and the best of two turns counts (of one, where it leaves a run a twentieth
+behind).
 """
 
 from collections.abc import Callable

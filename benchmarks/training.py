@@ -22,6 +22,11 @@ def _layouts(job: Job) -> tuple[Job, Job]:
     return job, replace(job, workers=1, local_batch=job.workers * job.local_batch)
 
 
+def _larger(job: Job) -> Job:
+    """With twice the batch, on the same rows."""
+    return replace(job, local_batch=2 * job.local_batch, steps=job.steps // 2)
+
+
 def _scaling(job: Job) -> Comparison:
     """Two one-core workers against twice a single one, each with the same local batch."""
     two, one = replace(job, cores=2, workers=2), replace(job, cores=1, workers=1)
@@ -38,7 +43,7 @@ _FROM_PARQUET = replace(_DENSENET, steps=16, settings=("data.shuffle_mib=1",))
 
 def _vs_keras(job: Job, *, itex: bool) -> Comparison:
     """Both at the job's global batch and at twice that one; the job's layouts against Keras's operations at once."""
-    jobs = (job, replace(job, local_batch=2 * job.local_batch, steps=job.steps // 2))
+    jobs = (job, _larger(job))
     peers = tuple(
         Keras(model=job.model, batch=each.workers * each.local_batch, inter_op=inter_op, itex=itex)
         for each in jobs
@@ -54,7 +59,7 @@ _COMPARISONS = {
     "job_vs_keras": [_vs_keras(job, itex=True) for job in (_DENSENET, _GOOGLENET)],
     "job_vs_stock": [_vs_keras(job, itex=False) for job in (_DENSENET, _GOOGLENET)],
     "layout": [Comparison(subjects=_layouts(job)[:1], peers=_layouts(job)[1:]) for job in (_DENSENET, _GOOGLENET)],
-    "scaling_2": [_scaling(replace(_DENSENET, local_batch=32, steps=4)), _scaling(_VGG)],
+    "scaling_2": [_scaling(_larger(_DENSENET)), _scaling(_VGG)],
     "bf16": [Comparison(subjects=(_DENSENET,), peers=(replace(_DENSENET, precision="fp32"),))],
 }
 _OTHERS: dict[str, Callable[[], None]] = {
