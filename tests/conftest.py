@@ -36,8 +36,9 @@ _LONGEST = (
 # Before the first session: the driver's and the workers' Python programs find their tools in this environment.
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 os.environ["PYTHONPATH"] = str(ROOT / "libs")
-# A test's Java lives for seconds: its second compiler would take a third of them.
-os.environ["SPARK_SUBMIT_OPTS"] = "-XX:TieredStopAtLevel=1"
+# A test's Java lives for seconds: its second compiler would take a third of them. The first one's frames are larger,
+# and the lineage of MLlib's own ALS, which ours is compared with, fills a stack of 1 MB with them.
+os.environ["SPARK_SUBMIT_OPTS"] = "-XX:TieredStopAtLevel=1 -Xss4m"
 # MKL's sums otherwise depend on where Java places its arrays: no two BigDL runs under mklblas are then equal.
 os.environ["MKL_CBWR"] = "AVX2,STRICT"
 settings.register_profile("the same examples in every run", derandomize=True, deadline=None)
