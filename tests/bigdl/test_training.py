@@ -115,8 +115,7 @@ def test_truncated_exchange_ends_near_the_exact_one(
 ) -> None:
     """Sixteen bits keep eight of a gradient's precision: each step is off by 2^-7 of its length at the most."""
     chosen, theirs = exact
-    bigdl = chosen.training.bigdl.model_copy(update={"gradients": "truncated"})
-    truncated = chosen.model_copy(update={"training": chosen.training.model_copy(update={"bigdl": bigdl})})
+    truncated = chosen.model_copy(update={"training": chosen.training.model_copy(update={"gradients": "bf16"})})
     ours = bigdl_weights(spark, truncated, data, tmp_path / "model")
     assert_equal(ours, theirs, build_model(chosen, 10).get_weights(), share=2**-7)
     assert any(not np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))

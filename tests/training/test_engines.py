@@ -212,17 +212,19 @@ class TestEngine:
         self, spark: SparkSession, engine: str, data: str, tmp_path: Path
     ) -> None:
         """One step of plain SGD at rate 1 on all rows: the weights differ as the averaged gradients do."""
-        runs = []
-        for workers in (1, 2):
+        weights: list[list[np.ndarray]] = []
+        for workers, gradients in ((1, "fp32"), (2, "fp32"), (2, "bf16")):
+            settings = {"workers": workers, "gradients": gradients, "epochs": 1, "global_batch": 64}
             sgd = {"name": "sgd", "learning_rate": 1.0, "momentum": 0.0}
-            tree = recipe_tree(engine=engine, workers=workers, epochs=1, global_batch=64, optimizer=sgd)
+            tree = recipe_tree(engine=engine, optimizer=sgd, **settings)
             tree["model"] = {"name": "mcnn", "options": {"width": 0.5}}
             tree["data"]["size"] = [64, 64]
-            runs.append(Run(spark, tree, data, tmp_path / f"model-{workers}"))
-        one, two = (run.weights() for run in runs)
+            weights.append(Run(spark, tree, data, tmp_path / f"model-{len(weights)}").weights())
+        one, two, rounded = weights
         assert max(float(np.abs(a - b).max()) for a, b in zip(one, two, strict=True)) < 1e-5
-        head_bias = one[-1]
-        assert np.abs(head_bias).max() > 1e-4, "no step was taken: biases start from 0"
+        head_bias, rounded_bias = two[-1], rounded[-1]  # which start from 0
+        assert np.abs(head_bias).max() > 1e-4, "no step was taken"
+        assert 0 < np.abs(rounded_bias - head_bias).max() < 2**-7 * np.abs(head_bias).max()
 
     @pytest.mark.parametrize("patience", [1, 9], ids=["stops", "runs to its end"])
     def test_early_stopping_keeps_the_best_epoch(

@@ -251,8 +251,6 @@ class Bigdl(Section):
     engine_type: Literal["auto", "mklblas", "mkldnn"] = "auto"
     """The kernels; auto takes mkldnn, and mklblas where an executor has several workers, which mkldnn cannot serve.
     docs/bigdl.md has the speeds of every topology under both."""
-    gradients: Literal["fp32", "truncated"] = "fp32"
-    """How gradients cross between workers; truncated sends the upper 16 bits of each number, which is bf16."""
 
 
 class Training(Section):
@@ -271,6 +269,9 @@ class Training(Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto takes bf16 where the workers train faster in it (AMX, AMD's AVX512_BF16); outputs are fp32 either way."""
     optimizer: Adam | SGD | AdaDelta | LARS = Field(discriminator="name")
+    gradients: Literal["fp32", "bf16"] = "fp32"
+    """What workers send each other. bf16 is half of the bytes: orca rounds each number and sums in bf16, bigdl leaves
+    out the lower 16 bits and sums in fp32. On one worker nothing is sent, and orca's gradients stay as they are."""
     clip_norm: Positive | None = None
     """The gradient of the whole model is scaled down to this L2 norm where it is longer."""
     schedule: Schedule = Schedule()

@@ -19,7 +19,7 @@ from insitu.tasks import TASKS
 from insitu.training import schedules
 from insitu.training.checkpoints import Checkpoint
 from insitu.training.engines.base import TrainingJob
-from insitu.training.optimizers import build_optimizer
+from insitu.training.optimizers import build_optimizer, exchange_in_bf16
 
 if TYPE_CHECKING:
     import keras
@@ -77,11 +77,11 @@ def training_model(
     elif initial:
         model.set_weights(initial)
     set_trunk_trainable(model, job.train_trunk)
-    optimizer = job.recipe.training.optimizer
-    model.compile(
-        build_optimizer(**optimizer.model_dump(exclude={"base_batch"}), clip_norm=job.recipe.training.clip_norm),
-        loss=TASKS[job.recipe.task.kind].loss(job.class_weights),
-    )
+    training = job.recipe.training
+    optimizer = build_optimizer(**training.optimizer.model_dump(exclude={"base_batch"}), clip_norm=training.clip_norm)
+    if training.gradients == "bf16" and job.train.workers > 1:
+        exchange_in_bf16(optimizer)
+    model.compile(optimizer, loss=TASKS[job.recipe.task.kind].loss(job.class_weights))
     model.optimizer.build(model.trainable_variables)  # else the first step is traced twice
     if restored:
         for variable, value in zip(model.optimizer.variables, restored.optimizer, strict=True):

@@ -132,7 +132,7 @@ def _settings(job: TrainingJob, converted: Converted, engine_type: str, layout: 
         "run": f"insitu-{uuid4().hex[:8]}",
         "engine": engine_type,
         "threads": layout.threads,
-        "truncated": training.bigdl.gradients == "truncated",
+        "truncated": training.gradients == "bf16",
         "topology": converted.topology,
         "segments": [
             {"offset": variable.offset, "size": variable.size, "kernel": variable.rank > 1}
