@@ -160,6 +160,20 @@ class TestEngine:
             assert line["validation"]["loss"] == pytest.approx(again["validation"]["loss"], abs=1e-5)
         assert whole.history()[-1]["learning_rate"] < 0.001
 
+    @pytest.mark.slow
+    def test_patience_goes_on_where_it_was(self, spark: SparkSession, engine: str, tmp_path: Path) -> None:
+        """No epoch falls by 100; the run is stopped in the third one, the second without a new best."""
+        data = write_rows(tmp_path / "data", digit_rows(train=640, validation=33))
+        stop = {"patience_epochs": 2, "min_delta": 100.0}
+        settings = {"epochs": 5, "global_batch": 8, "early_stopping": stop, "checkpoint": {"every_steps": 13}}
+        recipe, output = parse(recipe_tree(engine=engine, workers=1, **settings)), str(tmp_path / "model")
+        with pytest.raises(LookupError, match="enough"):
+            insitu.train(spark, recipe, data=data, output=output, listener=end_after_checkpoint(169))
+        summary = insitu.train(spark, recipe, data=data, output=output, resume=True, listener=lambda event: None)
+        assert 160 < summary["resumed_from_step"] < 240
+        assert summary["epochs"] == len(history_of(output)) == 3
+        assert summary["metrics"] == history_of(output)[0]["validation"]
+
     def test_run_is_resumed_by_another_number_of_workers(
         self, spark: SparkSession, engine: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
