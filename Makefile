@@ -42,6 +42,6 @@ test-slow: setup-dev
 test-nightly: setup-dev
 	@$(IN_ENV) && pytest -m nightly
 
-# Every speed that the README claims, as JSON lines; hours on a quiet machine of two cores.
+# The speeds that the README compares with a peer's, as JSON lines; hours on a quiet machine of two cores.
 bench: setup-dev
 	@$(IN_ENV) && python benchmarks/reading.py && python benchmarks/training.py && python benchmarks/bigdl.py && python benchmarks/als.py && python benchmarks/side_by_side.py && python benchmarks/scoring.py
