@@ -23,8 +23,8 @@ def run_job(name: str, main: Callable[[], dict[str, Any]]) -> NoReturn:
 
     The last line of stdout is the summary that `main` returns, as one JSON object. Exit 0: done, or what `Alarm`
     says; 3: what the summary says is done, but not all that was asked for, and its `not_done` is told in one line;
-    2: a `UserError`, told in one line; 1: a failure, the worker's own traceback first; 130 and 143: Ctrl-C and
-    SIGTERM.
+    2: a `UserError`, told in one line; 1: a failure, the worker's own traceback first; 130, 143 and 129: Ctrl-C,
+    SIGTERM and SIGHUP.
     """
     for number in _signals():
         signal.signal(number, _end)
