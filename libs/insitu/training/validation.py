@@ -11,7 +11,6 @@ from insitu.metrics import Metrics, evaluate
 from insitu.training.collectives import all_gather
 from insitu.training.engines.base import TrainingJob
 from insitu.training.progress import Reporter
-from insitu.training.worker import build_model
 
 _REPORT_SECONDS = 1.0
 
@@ -60,8 +59,12 @@ class Validation(tf.keras.callbacks.Callback):
         )
 
     def _build(self) -> Any:
-        """When first needed: a run's first step does not wait for it."""
-        self._copy = build_model(self._job.recipe, len(self._job.class_names))
+        """When first needed: a run's first step does not wait for it.
+
+        `build_model` would seed TensorFlow's generators, which makes TensorFlow forget its kernels: the next step would
+        optimise the whole graph again.
+        """
+        self._copy = tf.keras.models.clone_model(self.model)
         return tf.function(lambda images: self._copy(images, training=False), reduce_retracing=True)
 
     def _score(self, weights: list[np.ndarray], epoch: int) -> tuple[np.ndarray, np.ndarray]:
