@@ -54,7 +54,7 @@ class Job:
         return f"{self.program} {self.model} {self.precision}{settings}, {layout}"
 
     def images_per_second(self) -> float:
-        """Of the last epoch's steps, with all that happens between them; the second begins with another warm-up."""
+        """Of the last epoch's steps, with all that happens between them."""
         with self.submitted() as (process, output):
             finished(process)
             last = (output / "history.jsonl").read_text().splitlines()[-1]
