@@ -1,10 +1,13 @@
 """The main job from its command line, as a user runs it."""
 
+import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,9 +20,12 @@ from conftest import ROOT, Submitted
 from insitu import artifact, cli
 from standalone import stop_group
 from training.digits_rows import digit_rows, write_rows
+from training.killing_job import command_line
 
 JOB = "jobs/train_cnn.py"
 RECIPE = "conf/recipes/digits.yaml"
+SMALL = ("--recipe", RECIPE, "--set", "model.name=squeezenet")
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("PYSPARK_")}
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +37,38 @@ def digits(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return output
 
 
-def test_digits_in_local_mode(submit: Callable[..., Submitted], digits: Path, tmp_path: Path) -> None:
+def on_a_terminal(command: list[str]) -> tuple[str, str]:
+    """Run it to a good end with a real pseudo-terminal as its stderr; returns what it wrote to stdout and there."""
+    master, slave = os.openpty()
+    termios.tcsetwinsize(slave, (24, 80))
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=slave, text=True, start_new_session=True
+    )
+    os.close(slave)
+    shown = b""
+    try:
+        with contextlib.suppress(OSError):  # nobody has the other side any longer
+            while piece := os.read(master, 1 << 16):
+                shown += piece
+        stdout, _ = process.communicate(timeout=60)
+    finally:
+        os.close(master)
+        stop_group(process)
+    assert process.returncode == 0, shown.decode()
+    return stdout, shown.decode()
+
+
+def test_digits_in_local_mode_on_a_terminal(digits: Path, tmp_path: Path) -> None:
     options = ("--set", "training.epochs=5", "--set", "training.schedule.decay.at_epochs=[4]")
-    run = submit(JOB, "--recipe", RECIPE, "--data", digits, "--output", tmp_path / "model", *options)
-    assert run.summary["metrics"]["accuracy"] >= 0.9
-    assert run.summary["output"] == f"file://{tmp_path}/model"
-    assert len(run.stdout.splitlines()) == 1
-    assert [line for line in run.stderr.splitlines() if line.startswith("epoch 5: loss ")]
+    files = ("--recipe", RECIPE, "--data", str(digits), "--output", str(tmp_path / "model"))
+    stdout, shown = on_a_terminal(["spark-submit", "--master", "local[2]", JOB, *files, *options])
+    (line,) = stdout.splitlines()
+    summary = json.loads(line)
+    assert summary["metrics"]["accuracy"] >= 0.9
+    assert summary["output"] == f"file://{tmp_path}/model"
+    assert re.search(r"\repoch 2/5 \|\S+ *\| \d+/\d+ \[\S+<\S+, loss \S+, auc_macro \S+, \S+ img/s\]", shown), shown
+    assert re.search(r"\repoch 5: loss ", shown)
+    assert " in epoch " not in shown, "these lines are for files"
 
 
 SHORTER = ("--set", "training.epochs=10", "--set", "training.schedule.decay.at_epochs=[7, 9]")
@@ -102,7 +133,7 @@ def test_a_report_that_cannot_be_drawn_costs_no_model_and_ends_with_3(
 ) -> None:
     monkeypatch.setenv("MPLBACKEND", "nonsense")  # as a notebook's server or a login shell may leave it
     data, output = write_rows(tmp_path / "data", digit_rows()), tmp_path / "model"
-    run = submit(JOB, "--recipe", RECIPE, "--data", data, "--output", output, "--set", "training.epochs=1")
+    run = submit(JOB, *SMALL, "--data", data, "--output", output, "--set", "training.epochs=1")
     assert run.returncode == 3
     not_done = json.loads(run.stdout.splitlines()[-1])["not_done"]
     assert not_done.startswith(
@@ -115,7 +146,6 @@ def test_a_report_that_cannot_be_drawn_costs_no_model_and_ends_with_3(
 
 
 Start = Callable[..., subprocess.Popen[str]]
-SMALL = ("--recipe", RECIPE, "--set", "model.name=squeezenet")
 
 
 @pytest.fixture
@@ -124,12 +154,12 @@ def start(tmp_path: Path) -> Iterator[Start]:
     data = write_rows(tmp_path / "data", digit_rows())
     started: list[subprocess.Popen[str]] = []
 
-    def start_job(*flags: str) -> subprocess.Popen[str]:
+    def start_job(*flags: str, master: str = "local[2]") -> subprocess.Popen[str]:
         files = ["--data", data, "--output", str(tmp_path / "model")]
         process = subprocess.Popen(
-            ["spark-submit", "--master", "local[2]", JOB, *SMALL, *files, "--set", "training.epochs=10000", *flags],
+            ["spark-submit", "--master", master, JOB, *SMALL, *files, "--set", "training.epochs=10000", *flags],
             cwd=ROOT,
-            env={name: value for name, value in os.environ.items() if not name.startswith("PYSPARK_")},
+            env=ENVIRONMENT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -150,6 +180,12 @@ def last_step(run: Path) -> int:
     return max(int(path.name.removeprefix("step-")) for path in (run / "checkpoints").glob("step-*"))
 
 
+def executors() -> list[psutil.Process]:
+    """Those of this process's clusters."""
+    children = psutil.Process().children(recursive=True)
+    return [child for child in children if "CoarseGrainedExecutorBackend" in command_line(child)]
+
+
 def end_by(
     end: Callable[[subprocess.Popen[str]], None],
     process: subprocess.Popen[str],
@@ -159,7 +195,8 @@ def end_by(
     words: str,
 ) -> int:
     """End a run from outside; returns the step of the checkpoint that it leaves, and nothing else."""
-    family = psutil.Process(process.pid).children(recursive=True)
+    roots = [psutil.Process(process.pid), *executors()]
+    family = [member for root in roots for member in [root, *root.children(recursive=True)]]
     end(process)
     stdout, stderr = process.communicate(timeout=120)
     assert (process.returncode, stdout) == (code, ""), stderr
@@ -174,10 +211,12 @@ def end_by(
 
 @pytest.mark.slow
 def test_run_outlives_ctrl_c_sigterm_and_the_death_of_its_driver(
-    start: Start, submit: Callable[..., Submitted], tmp_path: Path
+    start: Start, submit: Callable[..., Submitted], standalone: str, tmp_path: Path
 ) -> None:
-    """One run, ended three times and gone on with each time, leaves its model and nothing else."""
-    end_by(lambda process: os.killpg(process.pid, signal.SIGINT), start(), tmp_path, code=130, words="interrupted")
+    """One run, begun on a cluster, ended three times and gone on with each time, leaves its model and nothing else."""
+    begun = start(master=standalone)
+    assert len(executors()) == 2
+    end_by(lambda process: os.killpg(process.pid, signal.SIGINT), begun, tmp_path, code=130, words="interrupted")
     step = end_by(lambda process: process.terminate(), start("--resume"), tmp_path, code=143, words="terminated")
 
     process = start("--resume", "--set", "training.checkpoint.every_steps=1")
@@ -196,7 +235,9 @@ def test_run_outlives_ctrl_c_sigterm_and_the_death_of_its_driver(
 
 
 @pytest.mark.slow
-def test_bigdl_run_outlives_ctrl_c_and_sigterm(start: Start, submit: Callable[..., Submitted], tmp_path: Path) -> None:
+def test_bigdl_run_outlives_ctrl_c_sigterm_and_sighup(
+    start: Start, submit: Callable[..., Submitted], tmp_path: Path
+) -> None:
     bigdl = ("--set", "training.engine=bigdl")
     first = end_by(
         lambda process: os.killpg(process.pid, signal.SIGINT), start(*bigdl), tmp_path, code=130, words="interrupted"
@@ -205,6 +246,13 @@ def test_bigdl_run_outlives_ctrl_c_and_sigterm(start: Start, submit: Callable[..
         lambda process: process.terminate(), start(*bigdl, "--resume"), tmp_path, code=143, words="terminated"
     )
     assert step > first
+    step = end_by(
+        lambda process: process.send_signal(signal.SIGHUP),
+        start(*bigdl, "--resume"),
+        tmp_path,
+        code=129,
+        words="terminated",
+    )
     files = ["--data", tmp_path / "data", "--output", tmp_path / "model"]
     run = submit(JOB, *SMALL, *files, *bigdl, "--resume", "--set", f"training.epochs={step + 2}")
     assert (run.summary["resumed_from_step"], run.summary["steps"]) == (step, step + 2)

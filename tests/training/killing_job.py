@@ -46,17 +46,17 @@ class Killer:
         process.send_signal(signal.SIGSTOP if victim.startswith("halted-") else signal.SIGKILL)
 
     def _victims(self, kind: str) -> list[psutil.Process]:
-        executors = [process for process in psutil.process_iter() if self._application in _command(process)]
-        jvms = [process for process in executors if "CoarseGrainedExecutorBackend" in _command(process)]
+        executors = [process for process in psutil.process_iter() if self._application in command_line(process)]
+        jvms = [process for process in executors if "CoarseGrainedExecutorBackend" in command_line(process)]
         if kind == "executor":
             return jvms
         roots = jvms or [self._driver]
-        daemons = [child for root in roots for child in root.children() if "pyspark.daemon" in _command(child)]
+        daemons = [child for root in roots for child in root.children() if "pyspark.daemon" in command_line(child)]
         workers = [worker for daemon in daemons for worker in daemon.children() if worker.children()]
         return workers if kind == "python" else [worker.children()[0] for worker in workers]
 
 
-def _command(process: psutil.Process) -> str:
+def command_line(process: psutil.Process) -> str:
     try:
         return " ".join(process.cmdline())
     except psutil.Error:

@@ -63,8 +63,8 @@ def undisturbed(train: Train) -> list[np.ndarray]:
 def test_killed_worker_is_restarted_from_the_checkpoint(spark: SparkSession, tmp_path: Path, seed: int) -> None:
     """The quick one of these tests, in a session of its own process."""
     data = write_rows(tmp_path / "data", digit_rows(train=640, validation=33))
-    recipe = parse(recipe_tree(workers=2, epochs=5, checkpoint={"every_steps": 10}))
-    (kill,) = random_kills(["training"], seed, steps=5 * STEPS_PER_EPOCH)
+    recipe = parse(recipe_tree(workers=2, epochs=3, checkpoint={"every_steps": 10}))
+    (kill,) = random_kills(["training"], seed, steps=3 * STEPS_PER_EPOCH)
     gateway: Any = spark.sparkContext._gateway
     killer = Killer([kill], spark.sparkContext.applicationId, psutil.Process(gateway.proc.pid))
     runs: dict[str, Listener] = {"undisturbed": lambda event: None, "killed": killer}
