@@ -106,6 +106,15 @@ def test_full_disk_in_the_middle_leaves_nothing(tmp_path: Path, tiny_disk: Path)
     assert [path.name for path in tiny_disk.iterdir()] == ["model"]
 
 
+def test_staging_on_another_file_system_leaves_nothing(tmp_path: Path, tiny_disk: Path) -> None:
+    """Where the kernel cannot rename, a copy would appear file by file."""
+    (tmp_path / "source").mkdir()
+    with pytest.raises(OSError, match="cross-device"):
+        publish(tmp_path / "source", str(tmp_path / "model"), staging=f"file://{tiny_disk}")
+    assert list(tiny_disk.iterdir()) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "source"]
+
+
 def test_publisher_killed_in_the_middle_leaves_nothing_under_the_outputs_name(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     (tmp_path / "source/large").write_bytes(bytes(100_000))

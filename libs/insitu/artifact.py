@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
 
-from insitu.cluster.filesystem import in_scratch, open_filesystem
+from insitu.cluster.filesystem import in_scratch, open_filesystem, rename
 from insitu.errors import UserError
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def publish(directory: Path, uri: str, *, staging: str | None = None) -> None:
     hidden = f"{open_filesystem(staging)[1] if staging else parent}/.{name}.{uuid4().hex[:8]}"
     try:
         file_system.put(f"{directory}/", f"{hidden}/", recursive=True)
-        file_system.mv(hidden, path, recursive=True)
+        rename(file_system, hidden, path)
     except BaseException:
         if file_system.exists(hidden):
             file_system.rm(hidden, recursive=True)
@@ -268,7 +268,7 @@ def upload(local: Path, uri: str) -> None:
     """Copy a local file to a URI so that it appears whole, in the place of what is there."""
     file_system, path = open_filesystem(uri)
     file_system.put_file(str(local), f"{path}.part")
-    file_system.mv(f"{path}.part", path, overwrite=True)
+    rename(file_system, f"{path}.part", path, overwrite=True)
 
 
 def download(uri: str, local: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from insitu.errors import UserError, WorkerError
 
@@ -101,11 +102,32 @@ def create(uri: str, content: bytes) -> bool:
     return True
 
 
+def rename(file_system: "AbstractFileSystem", source: str, target: str, *, overwrite: bool = False) -> None:
+    """Move a file or directory within a file system, in one step where it can.
+
+    fsspec's `mv` of local paths copies file by file where the kernel refuses to rename, and so may leave a part.
+
+    Args:
+        file_system: of both paths.
+        source, target: from where to where.
+        overwrite: whether a file may take the place of one that is there.
+
+    Raises:
+        OSError: nothing is moved.
+    """
+    if isinstance(file_system, LocalFileSystem):
+        os.replace(source, target)
+    elif overwrite:
+        file_system.mv(source, target, overwrite=True)
+    else:
+        file_system.mv(source, target, recursive=True)
+
+
 def overwrite(uri: str, content: bytes) -> None:
     """Write a file so that it appears whole, in the place of what is there."""
     file_system, path = open_filesystem(uri)
     file_system.pipe_file(f"{path}.part", content)
-    file_system.mv(f"{path}.part", path, overwrite=True)
+    rename(file_system, f"{path}.part", path, overwrite=True)
 
 
 def is_full(error: BaseException) -> bool:

@@ -6,7 +6,7 @@ local mode the application then never ends.
 
 import time
 
-from insitu.cluster.filesystem import open_filesystem
+from insitu.cluster.filesystem import open_filesystem, rename
 
 _POLL_SECONDS = 0.2
 
@@ -41,7 +41,7 @@ def exchange(uri: str, value: str, *, rank: int, size: int, timeout_seconds: flo
     file_system, directory = open_filesystem(uri)
     file_system.makedirs(directory, exist_ok=True)
     file_system.pipe_file(f"{directory}/.{rank}", value.encode())
-    file_system.mv(f"{directory}/.{rank}", f"{directory}/{rank}")
+    rename(file_system, f"{directory}/.{rank}", f"{directory}/{rank}")
     deadline = time.monotonic() + timeout_seconds
     missing = set(range(size))
     while missing:

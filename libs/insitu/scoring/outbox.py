@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from insitu.cluster.filesystem import open_filesystem
+from insitu.cluster.filesystem import open_filesystem, rename
 
 SCORES, QUARANTINE, MONITORING, TO_LABEL = "scores", "quarantine", "monitoring", "to_label"
 RESULTS, RUNS = "results", "runs"
@@ -53,7 +53,7 @@ class Outbox:
             if file_system.exists(place):  # a folder that is moved onto another one ends in it
                 raise RuntimeError(f"{place} was published meanwhile, by another job")
             file_system.makedirs(place.rpartition("/")[0], exist_ok=True)
-            file_system.mv(f"{staging}/{name}", place, recursive=True)
+            rename(file_system, f"{staging}/{name}", place)
         file_system.rm(staging, recursive=True)
 
     def _place(self, name: str, number: int) -> str:
