@@ -12,7 +12,7 @@ from threading import Event, Thread
 from typing import Any
 from uuid import uuid4
 
-from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, create, open_filesystem, overwrite, say
+from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, create, open_filesystem, overwrite, rename, say
 from insitu.errors import UserError
 
 BEAT_SECONDS = 30
@@ -133,11 +133,11 @@ def _take_away_if_stale(uri: str, setting: str, output: str) -> None:
         return
     gone = f"{path}.{uuid4().hex[:8]}"
     with suppress(FileNotFoundError):  # somebody else was faster
-        file_system.mv(path, gone)
+        rename(file_system, path, gone)
         moved = _parsed(file_system.cat_file(gone))
         if moved != owner:  # it was written meanwhile, by an owner that lives
             if not file_system.exists(path):
-                file_system.mv(gone, path)
+                rename(file_system, gone, path)
             return
         file_system.rm_file(gone)
         whose = f"process {owner['pid']} on {owner['host']}" if owner else "a job that was killed"
@@ -155,21 +155,22 @@ def _parsed(text: bytes) -> dict[str, Any]:
 def _lives(owner: dict[str, Any], uri: str, output: str) -> bool:
     """Whether the owner's process is there, or, where it cannot be seen from here, still writes its lock."""
     if (owner["processes"], owner["user"]) == (_processes(), getpass.getuser()):
-        return not _is_stale(owner) and _process_start(owner["pid"]) == owner["started"]
-    if not _is_stale(owner):
-        say(
-            f"lock: {output} is locked ({_who(owner)}); for {STALE_SECONDS} s at most it is seen whether that job lives"
-        )
+        return _age(owner) <= STALE_SECONDS and _process_start(owner["pid"]) == owner["started"]
+    # The other host's clock may be wrong either way.
+    seconds = min(max(STALE_SECONDS - _age(owner), 2 * BEAT_SECONDS), STALE_SECONDS)
+    say(f"lock: {output} is locked ({_who(owner)}); for {seconds:.0f} s it is seen whether that job lives")
     file_system, path = open_filesystem(uri)
-    while not _is_stale(owner):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
         time.sleep(_LOOK_SECONDS)
         if _parsed(file_system.cat_file(path)) != owner:
             return True
     return False
 
 
-def _is_stale(owner: dict[str, Any]) -> bool:
-    return time.time() - owner["beat"] > STALE_SECONDS
+def _age(owner: dict[str, Any]) -> float:
+    """Seconds since the lock was written, by this host's clock."""
+    return time.time() - owner["beat"]
 
 
 def _who(owner: dict[str, Any]) -> str:
