@@ -1,6 +1,7 @@
 """What the driver makes of a gang's events: the cause before its consequences."""
 
 import itertools
+import time
 from typing import Any
 
 import pytest
@@ -101,6 +102,17 @@ def test_heartbeat_after_the_end_is_no_fault(watchdog: Watchdog) -> None:
 
 def test_what_no_worker_told_is_told_in_sparks_words(watchdog: Watchdog) -> None:
     assert str(watchdog.failure("", "no slots\n\tat java")) == "Spark ended the gang: no slots"
+
+
+def test_writing_a_checkpoint_is_progress_until_it_is_written(
+    watchdog: Watchdog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hours = itertools.count(time.monotonic(), 3600)
+    monkeypatch.setattr(time, "monotonic", lambda: next(hours))
+    watchdog({"event": "saving"})
+    assert watchdog.last_progress() < watchdog.last_progress()
+    watchdog({"event": "checkpoint", "step": 1, "seconds": 85.0, "error": None})
+    assert watchdog.last_progress() == watchdog.last_progress()
 
 
 def test_gang_that_makes_no_progress_is_stuck(passed: list[dict[str, Any]]) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import re
 import time
@@ -22,6 +23,7 @@ T = TypeVar("T")
 
 _POLL_SECONDS = 1
 _STOP_SECONDS = 60
+_LONGEST_STOP_SECONDS = 600
 _LOSS_SECONDS = 2
 _SURE_LOSS_SECONDS = 20
 _CLOSE_SECONDS = 10
@@ -46,7 +48,8 @@ class Trainer:
         spark: the session.
         settings: as `jvm/Settings.scala` says, with snake-case keys.
         silence_seconds: how long a call may take.
-        interrupts: delivered when a call has lasted a minute longer; the workers are then of no more use.
+        interrupts: delivered in a call that has lasted a minute, or ten if it reads or writes what is stored; the
+            workers are then of no more use.
 
     Attributes:
         cores: that each worker's executor may run on, by rank; set within the `with` block.
@@ -113,16 +116,18 @@ class Trainer:
     def _stored(self, action: Callable[[], T]) -> T:
         """A call whose input and output errors are the file system's, not the workers'."""
         try:
-            return self._call(action)
+            return self._call(action, stored=True)
         except _Passing as error:
             raise _os_error(str(error)) from None
 
-    def _call(self, action: Callable[[], T]) -> T:
+    def _call(self, action: Callable[[], T], *, stored: bool = False) -> T:
+        stop_seconds = _LONGEST_STOP_SECONDS if stored else _STOP_SECONDS
         pending = self._thread.submit(action)
-        end = time.monotonic() + self._silence_seconds
+        started = time.monotonic()
         while not pending.done():
-            self._interrupts.deliver(after_seconds=_STOP_SECONDS)
-            if time.monotonic() > end:
+            lasted = time.monotonic() - started
+            self._interrupts.deliver(after_seconds=stop_seconds if lasted >= stop_seconds else math.inf)
+            if lasted > self._silence_seconds:
                 raise WorkerLost(f"the workers did not answer for {self._silence_seconds:.0f} s")
             wait_for([pending], _POLL_SECONDS)
         error = pending.exception()

@@ -46,7 +46,7 @@ class DeferredInterrupts(AbstractContextManager["DeferredInterrupts"]):
         return self._kept is not None
 
     def deliver(self, *, after_seconds: float = 0) -> None:
-        """Raise what is kept, if anything is, and has been for so long."""
+        """Raise what is kept, if anything is, and has been for so long; `math.inf` only tells."""
         if self._kept and not self._told:
             self._told = True
             self._tell()

@@ -67,7 +67,8 @@ def run_gang(
 ) -> None:
     """Run `work` in every worker until it has raised `Finished` in all.
 
-    On Ctrl-C or SIGTERM the workers are asked to write a checkpoint and end; a minute without progress is the limit.
+    On Ctrl-C or SIGTERM the workers are asked to write a checkpoint and end; the limit is a minute without progress,
+    and ten in all.
 
     Raises:
         UserError: as a worker raised it.
@@ -164,7 +165,7 @@ def _watch(job: "Future[None]", watchdog: Watchdog) -> str:
 
 
 def _wait_for_stop(job: "Future[None]", watchdog: Watchdog) -> None:
-    """Wait while the workers get further, in validation say, where they do not listen; but not for ever."""
+    """Wait while the workers get further, in validation say, where they do not listen, or write; but not for ever."""
     asked = time.monotonic()
     while not wait_for([job], _POLL_SECONDS).done:
         now = time.monotonic()

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from insitu.cluster.child import Finished
 from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS
+from insitu.errors import UserError
 from insitu.training.checkpoints import Checkpoint, CheckpointStore
 from insitu.training.collectives import all_gather
 from insitu.training.engines.base import TrainingJob
@@ -128,6 +129,8 @@ class Pulse(tf.keras.callbacks.Callback):
     def _save(self) -> None:
         """Every worker takes part: reading a distributed variable is a collective operation."""
         started = time.monotonic()
+        if self._rank == 0:
+            self._reporter({"event": "saving"})
         checkpoint = Checkpoint(
             step=self._step,
             weights=self.model.get_weights(),
@@ -147,6 +150,9 @@ class Pulse(tf.keras.callbacks.Callback):
         """Returns why it could not be written: training goes on, and the next one may succeed."""
         try:
             self._store.save(checkpoint)
-        except FILE_SYSTEM_ERRORS as error:
+        except (
+            UserError,
+            *FILE_SYSTEM_ERRORS,
+        ) as error:  # a gang that was given up, and yet lived, may have written it
             return str(error)
         return None

@@ -35,7 +35,7 @@ class Watchdog:
     """Takes all events of a gang, keeps those about its health and passes the others on.
 
     Args:
-        listener: gets every event but `hello`, `alive`, `done`, `gone` and `failed`.
+        listener: gets every event but `hello`, `alive`, `saving`, `done`, `gone` and `failed`.
         workers: how many there are.
         silence_seconds: how long a worker that answers may make no progress, and how long it may take to start.
 
@@ -54,6 +54,7 @@ class Watchdog:
         self._failed: list[Event] = []
         self._done: set[int] = set()
         self._gone: list[int] = []
+        self._saving = False
 
     def __call__(self, event: Event) -> None:
         now = time.monotonic()
@@ -67,6 +68,8 @@ class Watchdog:
                     worker.heard = now
                     if event["progress"] != worker.progress:
                         worker.progress, worker.moved = event["progress"], now
+            case "saving":
+                self._saving = True
             case "failed":
                 self._failed.append(event)
             case "done":
@@ -76,7 +79,8 @@ class Watchdog:
             case "gone":
                 if event["rank"] not in self._done:
                     self._gone.append(event["rank"])
-            case _:
+            case kind:
+                self._saving &= kind != "checkpoint"
                 self._passing.submit(self._pass_on, event)
 
     def close(self) -> None:
@@ -88,7 +92,9 @@ class Watchdog:
         return bool(dict(self._workers).keys() - set(self._gone))
 
     def last_progress(self) -> float:
-        """When a worker last got further, in `time.monotonic` seconds."""
+        """When a worker last got further, in `time.monotonic` seconds; now, where one is writing a checkpoint."""
+        if self._saving:
+            return time.monotonic()
         return max((worker.moved for worker in list(self._workers.values())), default=self._started)
 
     def stuck(self) -> str:

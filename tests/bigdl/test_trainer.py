@@ -1,0 +1,81 @@
+"""Ctrl-C while BigDL's workers do something long; they are a stand-in at the seam between Python and the JVM."""
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from insitu.bigdl import trainer
+from insitu.bigdl.trainer import Trainer
+from insitu.cluster.interrupts import DeferredInterrupts
+
+CALLS, CALL_SECONDS = 6, 0.2
+
+
+class SlowWorkers:
+    """`jvm/Trainer.scala`, as far as these tests call it."""
+
+    def __init__(self) -> None:
+        self._calls = iter([*range(1, CALLS + 1), 0])
+
+    def start(self) -> list[str]:
+        return []
+
+    def beginValidation(self) -> None:
+        pass
+
+    def validate(self, directory: str) -> int:
+        time.sleep(CALL_SECONDS)
+        return next(self._calls)
+
+    def step(self, step: int, rate: float) -> float:
+        time.sleep(3)
+        return 0.0
+
+    def save(self, directory: str) -> int:
+        time.sleep(1)
+        return 2
+
+    def cancel(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Trainer]:
+    """Workers that were told to stop; what a minute is of a job is 0.4 s here."""
+    monkeypatch.setattr(trainer, "_STOP_SECONDS", 0.4)
+    monkeypatch.setattr(trainer, "_POLL_SECONDS", 0.05)
+    package = SimpleNamespace(Trainer=lambda session, settings: SlowWorkers())
+    bigdl = SimpleNamespace(analytics=SimpleNamespace(bigdl=SimpleNamespace(insitu=package)))
+    jvm = SimpleNamespace(com=SimpleNamespace(intel=bigdl))
+    spark: Any = SimpleNamespace(sparkContext=SimpleNamespace(_jvm=jvm), _jsparkSession=None)
+    settings: dict[str, Any] = {"executors": [], "hosts": []}
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        DeferredInterrupts(lambda: None) as interrupts,
+        Trainer(spark, settings, silence_seconds=60, interrupts=interrupts) as made,
+    ):
+        os.kill(os.getpid(), signal.SIGINT)
+        yield made
+
+
+def test_validation_of_many_short_calls_goes_on(workers: Trainer) -> None:
+    assert CALLS * CALL_SECONDS > 2 * trainer._STOP_SECONDS
+    assert list(workers.validate("")) == [1, 3, 6, 10, 15, 21]
+
+
+def test_checkpoint_is_written_to_its_end(workers: Trainer) -> None:
+    assert workers.save("") == 2
+
+
+def test_step_that_does_not_end_is_given_up(workers: Trainer) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        workers.step(0, 0.1)
