@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from insitu.data.columns import ImageColumn, LabelColumn
 from insitu.data.inputs import ImageInput
 from insitu.data.pipeline import Source
 from insitu.data.plan import Rows, plan_shards
-from insitu.errors import WorkerLost
+from insitu.errors import UserError, WorkerLost
 from insitu.recipe import parse
 from insitu.training.checkpoints import Checkpoint, CheckpointStore
 from insitu.training.engines.base import Event, Layout, Listener, TrainingJob, TrainingResult
@@ -97,3 +98,14 @@ def test_lost_gang_waits_for_the_checkpoint_that_was_written(
     Supervisor(engine, engine.layout(1), run, events.append).train(job)
     assert [each.first_step for each in engine.jobs] == [0, 3]
     assert [event["step"] for event in events if event["event"] == "restart"] == [3]
+
+
+def test_phase_that_goes_on_from_a_checkpoint_does_not_begin_without_one(run: RunDirectory, job: TrainingJob) -> None:
+    """The epochs before it, with a frozen trunk, are an earlier driver's: only checkpoints have them."""
+    engine = LosingEngine(lambda checkpoints: None)
+    supervisor = Supervisor(engine, engine.layout(1), run, lambda event: None)
+    with pytest.raises(
+        UserError, match=r"no checkpoint after step 10 can be read.*; give the same command with --resume"
+    ):
+        supervisor.train(replace(job, first_epoch=1, last_epoch=2, resume_step=13))
+    assert len(engine.jobs) == 1

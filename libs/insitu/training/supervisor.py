@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from insitu.cluster.filesystem import say
-from insitu.errors import WorkerLost
+from insitu.errors import UserError, WorkerLost
 from insitu.training.engines.base import Engine, Event, Layout, Listener, TrainingJob, TrainingResult
 from insitu.training.rundir import RunDirectory, persist_result
 
@@ -57,9 +57,17 @@ class Supervisor:
                 self._note(job, str(lost))
 
     def resumed(self, job: TrainingJob) -> TrainingJob:
-        """The job from the newest valid checkpoint within it on, or from its beginning."""
-        step = self.newest_step(job) or 0
-        return replace(job, resume_step=step if step > job.first_epoch * job.train.steps else None)
+        """The job from the newest valid checkpoint within it on, or from its beginning.
+
+        Raises:
+            UserError: the job needs a checkpoint, since it begins where epochs of an earlier driver ended.
+        """
+        step, first = self.newest_step(job) or 0, job.first_epoch * job.train.steps
+        if step <= first and first and not job.history:
+            problem = f"no checkpoint after step {first} can be read, and what was trained before it is not in memory"
+            mend = "give the same command with --resume, which goes on from an earlier one or trains these epochs again"
+            raise UserError("--output", problem, mend)
+        return replace(job, resume_step=step if step > first else None)
 
     def newest_step(self, job: TrainingJob) -> int | None:
         """The step of the newest valid checkpoint.
