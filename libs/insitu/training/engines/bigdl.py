@@ -8,6 +8,7 @@ before it is Python's.
 import json
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -57,11 +58,9 @@ class BigdlEngine:
         engine_type = _engine_type(job.recipe, layout)
         _check_normalization(converted, engine_type, job.train.local_batch, layout.threads)
         self._check_memory(job, converted, engine_type, layout)
-        restored = load_checkpoint(job.checkpoints, job.resume_step) if job.resume_step else None
-        if restored:
-            weights = restored.weights
-        else:
-            weights = load_weights(job.initial_weights) if job.initial_weights else model.get_weights()
+        restored, weights = persist_result(
+            lambda: _start(job, model.get_weights), "reading what to start from", job.scratch
+        )
         persist_result(
             lambda: _write_inputs(job, converted, weights, restored), "writing the initial weights", job.scratch
         )
@@ -171,6 +170,14 @@ def source_json(source: Source) -> str:
             "channels": channels,
         }
     )
+
+
+def _start(job: TrainingJob, fresh: Callable[[], list[np.ndarray]]) -> tuple[Checkpoint | None, list[np.ndarray]]:
+    """The checkpoint that is gone on from, if any, and the weights."""
+    if job.resume_step:
+        checkpoint = load_checkpoint(job.checkpoints, job.resume_step)
+        return checkpoint, checkpoint.weights
+    return None, load_weights(job.initial_weights) if job.initial_weights else fresh()
 
 
 def _write_inputs(

@@ -15,7 +15,7 @@ from insitu.bigdl.trainer import Trainer
 from insitu.bigdl.vectors import read_vector, write_start
 from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, in_scratch, open_filesystem
 from insitu.cluster.interrupts import DeferredInterrupts
-from insitu.errors import WorkerError
+from insitu.errors import UserError, WorkerError
 from insitu.metrics import Metrics, evaluate
 from insitu.recipe import PlateauDecay
 from insitu.training.callbacks import EarlyStopping
@@ -171,7 +171,7 @@ class BigdlRun:
             self._store.save(self._checkpoint())
         except WorkerError:
             raise
-        except FILE_SYSTEM_ERRORS as failure:
+        except (UserError, *FILE_SYSTEM_ERRORS) as failure:  # a file system that hid the one that is there already
             error = str(failure)
         self._saved_at, self._told_of_loss = time.monotonic(), False
         self._report(self._saved_at - started, error)
