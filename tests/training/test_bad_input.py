@@ -20,6 +20,16 @@ def _train(spark: SparkSession, tmp_path: Path, rows: Rows, tree: dict[str, Any]
     insitu.train(spark, parse(tree or recipe_tree()), data=data, output=str(tmp_path / "model"))
 
 
+def test_run_that_a_job_left_beside_its_model_is_named(spark: SparkSession, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model.run").mkdir()
+    with pytest.raises(
+        UserError, match=r"--output: .*/model exists, and .*/model\.run too: .*; .*remove .*/model\.run"
+    ):
+        insitu.train(spark, parse(recipe_tree()), data=str(tmp_path), output=str(tmp_path / "model"), resume=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "model.run"]
+
+
 def _with(section: str, **keys: Any) -> dict[str, Any]:
     tree = recipe_tree()
     tree[section] |= keys

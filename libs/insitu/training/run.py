@@ -73,10 +73,11 @@ def train(
     if tracking:
         tracking.check()
     data, output = qualify(spark, "--data", data), qualify(spark, "--output", output)
-    artifact.check_free(output)
-    recipe = _qualified(spark, recipe)
     run = RunDirectory(output)
+    _check_free(output, run)
+    recipe = _qualified(spark, recipe)
     with run.opened(resume=resume), _kept_if_begun(run), _parent_model(recipe) as parent:
+        artifact.check_free(output)  # now that nobody else can publish there
         prepared = prepare(spark, recipe, data)
         engine = _engine(recipe, spark)
         layout = engine.layout(recipe.training.workers).with_threads(recipe.training.threads)
@@ -120,6 +121,7 @@ def train(
             "resumed_from_step": resumed_from,
             "seconds": round(sum(driver["seconds"] for driver in drivers), 1),
         }
+        run.check_held()
         undrawn = publish(
             model,
             recipe=recipe,
@@ -130,10 +132,22 @@ def train(
             summary=summary,
             provenance=provenance(recipe, prepared, summary=summary, drivers=drivers),
         )
-    _remove_published(run)
+        _remove_published(run)
     logged = tracking.attempt(lambda: tracking.log_training(output), output) if tracking else {}
     not_done = [sentence for sentence in (undrawn, logged.get("not_done")) if sentence]
     return summary | logged | ({"not_done": "; ".join(not_done)} if not_done else {})
+
+
+def _check_free(output: str, run: RunDirectory) -> None:
+    """Raise `UserError` where something is at the output already."""
+    try:
+        artifact.check_free(output)
+    except UserError:
+        if not run.exists():
+            raise
+        problem = f"{output} exists, and {run.uri} too: a job published its model, and ended before it removed its run"
+        mend = f"look at the model with insitu show, then remove {run.uri}, or name a new directory"
+        raise UserError("--output", problem, mend) from None
 
 
 def _remove_published(run: RunDirectory) -> None:

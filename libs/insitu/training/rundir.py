@@ -129,7 +129,7 @@ class RunDirectory:
         Raises:
             UserError: the file system is full, or stays away, or another job has taken the run over.
         """
-        persist_result(self._lock.check, "reading the run's lock", self.uri)
+        self.check_held()
         try:
             self._remove_leftovers(kept)
         except FILE_SYSTEM_ERRORS as error:
@@ -140,6 +140,10 @@ class RunDirectory:
         )
         return file_system.unstrip_protocol(path)
 
+    def check_held(self) -> None:
+        """Raise `UserError` where another job has taken the run over, because this one stood still for too long."""
+        persist_result(self._lock.check, "reading the run's lock", self.uri)
+
     def _remove_leftovers(self, kept: str | None) -> None:
         """Gangs' directories, and checkpoints that were being written."""
         file_system, path = open_filesystem(self.uri)
@@ -149,6 +153,10 @@ class RunDirectory:
             for name in (place.rstrip("/").rpartition("/")[2] for place in places):
                 if name.startswith(prefix) and name != needed:
                     file_system.rm(f"{directory}/{name}", recursive=True)
+
+    def exists(self) -> bool:
+        file_system, path = open_filesystem(self.uri)
+        return file_system.exists(path)
 
     def discard(self) -> None:
         """Remove a run that has nothing to go on with, but none that another job has taken over."""
@@ -185,7 +193,8 @@ def persist_result(
     except WorkerError:
         raise
     except FILE_SYSTEM_ERRORS as error:
-        mend = "free space or wait for it, then give the same command with --resume, which takes the last checkpoint"
+        again = "then give the same command with --resume (insitu sweep: without), which takes the last checkpoint"
+        mend = f"free space or wait for it, {again}"
         raise UserError(setting, f"{what} failed at {uri} ({error})", mend) from None
 
 
