@@ -7,14 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from insitu import artifact
 from report.browser import overflow
-from report.trained_runs import Rows, digit_rows, write_run
+from report.trained_runs import Rows, digit_rows, write_predictions, write_run
 
 
-def publish(scratch: Path, name: str, *, epochs: int, accuracy: float, workers: int) -> str:
+def publish(scratch: Path, name: str, *, epochs: int, accuracy: float, workers: int, validated: int = 8) -> str:
     """A published model directory whose metrics rise to `accuracy`; the network is not looked at."""
     rows: Rows = digit_rows(40)
     auc = {name: accuracy for name in rows.class_names}
@@ -29,6 +30,7 @@ def publish(scratch: Path, name: str, *, epochs: int, accuracy: float, workers: 
     source.mkdir()
     write_run(source, rows, history, steps_per_epoch=5, name="squeezenet", workers=workers)
     (source / artifact.MODEL).write_bytes(b"the network")
+    write_predictions(source, rows.labels[:validated], np.zeros((validated, len(rows.class_names))))
     artifact.publish(source, str(scratch / name))
     return str(scratch / name)
 
@@ -74,18 +76,24 @@ def test_page_overlays_the_curves_and_fits_a_phone(runs: list[str], tmp_path: Pa
         assert overflow(page, width=width, scratch=tmp_path) == 0
 
 
-def test_runs_on_other_rows_have_no_best_one(runs: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("which", ["other data", "other rows of it"])
+def test_runs_on_other_rows_have_no_best_one(runs: list[str], tmp_path: Path, which: str) -> None:
     other = tmp_path / "other"
-    shutil.copytree(runs[1], other)
-    provenance = artifact.read_json(other / artifact.PROVENANCE)
-    provenance["data"]["fingerprint"] = "another"
-    artifact.write_json(other / artifact.PROVENANCE, provenance)
-    artifact.seal(str(other))
+    if which == "other data":
+        shutil.copytree(runs[1], other)
+        provenance = artifact.read_json(other / artifact.PROVENANCE)
+        provenance["data"]["fingerprint"] = "another"
+        artifact.write_json(other / artifact.PROVENANCE, provenance)
+        artifact.seal(str(other))
+    else:
+        publish(tmp_path, "other", epochs=4, accuracy=0.875, workers=2, validated=7)
     page = tmp_path / "pages/page.html"
     done = compare(runs[0], str(other), "--output", str(page))
     assert done.returncode == 0, done.stderr
     assert "The runs were validated on different rows: their metrics cannot be compared." in done.stdout
-    assert '<td class="n best">' not in page.read_text()
+    content = page.read_text()
+    assert "The runs were validated on different rows: their metrics cannot be compared." in content
+    assert '<td class="n best">' not in content
 
 
 def test_same_recipes_are_said_to_be_the_same(tmp_path: Path) -> None:

@@ -14,11 +14,13 @@ from insitu.errors import UserError
 from insitu.report.charts import Line, lines
 from insitu.report.classes import MOST_CLASSES
 from insitu.report.page import duration, number, render
+from insitu.report.predictions import validated_rows
 from insitu.report.progress import validation
 from insitu.report.runs import Run, flattened, read_run
 
 _METRICS = ("accuracy", "auc_macro", "loss")
 _NARROW = ("Validation accuracy", "Validation macro AUC")  # read best near their own values
+_INCOMPARABLE = "The runs were validated on different rows: their metrics cannot be compared."
 _WIDEST = 32
 _FINGERPRINT = 12  # digits
 _ABSENT = "–"  # noqa: RUF001 - an en dash is meant
@@ -52,13 +54,17 @@ def compare(directories: Sequence[str], *, output: str | None = None) -> dict[st
     _check(directories)
     if output is not None:
         artifact.check_free(output)
-    runs = [_read(directory) for directory in directories]
+    runs, validated = zip(*map(_read, directories), strict=True)
+    comparable = len(set(validated)) == 1
     names = [f"{i}: {uri.rstrip('/').rpartition('/')[2]}" for i, uri in enumerate(directories, 1)]
     differences = _differences([flattened(run.recipe) for run in runs])
-    results, settings = _result_rows(runs), [Row(key, _texts(values)) for key, values in differences.items()]
+    results, settings = (
+        _result_rows(runs, comparable=comparable),
+        [Row(key, _texts(values)) for key, values in differences.items()],
+    )
     _print(directories, names, results, settings)
-    if len(set(map(_validated, runs))) > 1:
-        print("\nThe runs were validated on different rows: their metrics cannot be compared.")
+    if not comparable:
+        print(f"\n{_INCOMPARABLE}")
     if output is not None:
         charts = _charts(names, runs)
         _write(
@@ -67,6 +73,7 @@ def compare(directories: Sequence[str], *, output: str | None = None) -> dict[st
                 directories=directories,
                 names=names,
                 tables={"Results": results, "Recipe differences": settings},
+                warning="" if comparable else _INCOMPARABLE,
                 charts=charts,
             ),
             output,
@@ -83,9 +90,11 @@ def _check(directories: Sequence[str]) -> None:
         raise UserError("DIR", f"{twice[0]} is named twice", "name each model directory once")
 
 
-def _read(directory: str) -> Run:
+def _read(directory: str) -> tuple[Run, tuple[str, str]]:
+    """A run, and what names the rows that its metrics are of."""
     with artifact.verified(directory, setting="DIR", part=artifact.MODEL) as local:
-        return read_run(local)
+        run = read_run(local)
+        return run, (run.provenance["data"]["fingerprint"], validated_rows(local / artifact.PREDICTIONS))
 
 
 def _differences(recipes: list[dict[str, Any]]) -> dict[str, list[Any]]:
@@ -95,9 +104,9 @@ def _differences(recipes: list[dict[str, Any]]) -> dict[str, list[Any]]:
     return {key: found for key, found in values.items() if any(value != found[0] for value in found)}
 
 
-def _result_rows(runs: list[Run]) -> list[Row]:
+def _result_rows(runs: Sequence[Run], *, comparable: bool) -> list[Row]:
     facts = [run.provenance["run"] for run in runs]
-    metric_row = partial(_metric_row, comparable=len(set(map(_validated, runs))) == 1)
+    metric_row = partial(_metric_row, comparable=comparable)
     shared = [name for name in runs[0].class_names if all(name in run.class_names for run in runs)]
     return [
         Row("model", [run.recipe["model"]["name"] for run in runs]),
@@ -110,12 +119,6 @@ def _result_rows(runs: list[Run]) -> list[Row]:
         Row("time", [duration(fact["seconds"]) for fact in facts]),
         *(Row(name, _texts([fact[name] for fact in facts])) for name in ("epochs", "steps", "workers", "precision")),
     ]
-
-
-def _validated(run: Run) -> tuple[str, int]:
-    """What a run's metrics are of, as far as it says."""
-    data = run.provenance["data"]
-    return data["fingerprint"], data["rows"]["validation"]
 
 
 def _metric_row(name: str, values: list[float | None], *, comparable: bool) -> Row:
@@ -145,7 +148,7 @@ def _print(directories: Sequence[str], names: list[str], results: list[Row], set
         print("  ".join([f"{first:<{widths[0]}}", *padded]))
 
 
-def _charts(names: list[str], runs: list[Run]) -> list[Any]:
+def _charts(names: list[str], runs: Sequence[Run]) -> list[Any]:
     """The runs' curves over each other, by epoch."""
     shown = {
         "Training loss": [[line["loss"] for line in run.history] for run in runs],

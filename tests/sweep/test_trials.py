@@ -190,6 +190,16 @@ def test_summary_tells_what_of_a_trial_was_not_done() -> None:
     assert Results(study, {}, "accuracy").summary()["not_done"] == "no report of 1; no report of 2"
 
 
+@pytest.mark.parametrize(("rows", "alike"), [(["a", "a"], True), (["a", "b"], False), ([], True)])
+def test_trials_on_other_validation_rows_are_not_alike(rows: list[str], alike: bool) -> None:
+    study = optuna.create_study(direction="maximize")
+    for validated in rows:
+        trial = study.ask()
+        trial.set_user_attr("validated", validated)
+        study.tell(trial, 0.5)
+    assert Results(study, {}, "accuracy").validated_alike() == alike
+
+
 def test_a_trial_whose_worker_dies_too_often_costs_no_other(
     spark: SparkSession, given: dict[str, Any], tmp_path: Path
 ) -> None:

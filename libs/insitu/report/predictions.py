@@ -3,6 +3,7 @@
 Legend: N rows, K classes.
 """
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -62,6 +63,16 @@ def read_predictions(path: Path) -> Predictions:
         scores=_array(table["scores"]),
         rows=[f"row {row} of row group {group} in {path.rpartition('/')[2]}" for path, group, row in places],
     )
+
+
+def validated_rows(path: Path) -> str:
+    """What names the rows of a predictions file, whatever their order: a digest of where each is stored."""
+    table = pq.read_table(path, columns=["path", "row_group", "row"])
+    files = (file.rpartition("/")[2] for file in table["path"].to_pylist())  # the same wherever the data lies
+    places = zip(files, table["row_group"].to_pylist(), table["row"].to_pylist(), strict=True)
+    return hashlib.sha256(
+        "\n".join(f"{row} {group} {file}" for file, group, row in sorted(places)).encode()
+    ).hexdigest()
 
 
 def _array(column: pa.ChunkedArray) -> np.ndarray:

@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from insitu import artifact
 from insitu.errors import UserError
+from insitu.report.predictions import validated_rows
 
 LOST = "lost"
 """User attribute of a trial that failed for what may pass, such as a lost worker."""
@@ -27,7 +28,8 @@ def figures(directory: str, metric: str) -> dict[str, Any]:
 
     Returns:
         `output`; `metric` and `loss` of the validation split; `images_per_second`, the median epoch's after the
-        first; `seconds_per_epoch`, what the epoch's steps take at that rate, without the validation.
+        first; `seconds_per_epoch`, what the epoch's steps take at that rate, without the validation; `validated`,
+        which names the validation rows.
 
     Raises:
         UserError: the metric is undefined.
@@ -37,6 +39,7 @@ def figures(directory: str, metric: str) -> dict[str, Any]:
         metrics = artifact.read_json(local / artifact.METRICS)
         rows = artifact.read_json(local / artifact.PROVENANCE)["data"]["rows"]["train"]
         epochs = [json.loads(line) for line in (local / artifact.HISTORY).read_text().splitlines()]
+        validated = validated_rows(local / artifact.PREDICTIONS)
     if metrics[metric] is None:
         raise UserError("data.split_column", f"{metric} is undefined on the validation split", "give it more rows")
     speed = statistics.median(epoch["images_per_second"] for epoch in epochs[1:] or epochs)
@@ -47,6 +50,7 @@ def figures(directory: str, metric: str) -> dict[str, Any]:
         "loss": metrics["loss"],
         "images_per_second": round(speed, 1),
         "seconds_per_epoch": round(rows // batch * batch / speed, 2),
+        "validated": validated,
     }
 
 
@@ -107,6 +111,12 @@ class Results:
         summary = {"metric": self.metric, "trials": len(rows), "failed": len(failed), "best": best}
         not_done = [trial.user_attrs["not_done"] for trial in trials if "not_done" in trial.user_attrs]
         return summary | ({"not_done": "; ".join(not_done)} if not_done else {})
+
+    def validated_alike(self) -> bool:
+        """Whether all complete trials were validated on the same rows, so that their metrics can be compared."""
+        return (
+            len({trial.user_attrs["validated"] for trial in latest(self.study) if "validated" in trial.user_attrs}) < 2
+        )
 
 
 def place(trial: FrozenTrial | Trial) -> int:

@@ -4,6 +4,7 @@ import math
 import re
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from insitu.sweep.results import AGAIN, LOST, Results, figures, latest, place
 from insitu.sweep.space import Params, overrides
 from insitu.training.engines.base import Listener
 from insitu.training.run import check, train
+from insitu.training.rundir import persist_result
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -100,13 +102,19 @@ def sweep(
                 spark,
                 _recipe(recipe, settings, trial.params),
                 data=data,
+                sweep=output,
                 output=directory,
                 metric=results.metric,
                 listener=listener,
             )
             _record(study, trial, found)
-            _publish(results, Path(scratch), output)
+            persist_result(partial(_publish, results, Path(scratch), output), "writing the table", output)
         print(results.table())
+        if not results.validated_alike():
+            say(
+                "sweep: the trials were validated on different rows (training.seed and data.holdout draw them where the"
+            )
+            say("data has no split column): what is best may owe it to its rows")
         return {"output": output, **results.summary()}
 
 
@@ -177,21 +185,21 @@ def _name(trial: Trial) -> str:
 
 
 def _run(
-    spark: "SparkSession", recipe: Recipe, *, data: str, output: str, metric: str, listener: Listener | None
+    spark: "SparkSession", recipe: Recipe, *, data: str, sweep: str, output: str, metric: str, listener: Listener | None
 ) -> dict[str, Any]:
     """Make a trial's model directory where it is not there already.
 
     Returns:
         its figures, or the `reason` for none; `not_done` as `train` says it.
     """
-    file_system, path = open_filesystem(output)
     undone: dict[str, Any] = {}
+    there = partial(persist_result, what="looking for the trial", uri=output)
     try:
-        if not file_system.exists(path):
-            resume = file_system.exists(f"{path}.run")
+        if not there(partial(_exists, output, sweep)):
+            resume = there(partial(_exists, f"{output}.run", sweep))
             summary = train(spark, recipe, data=data, output=output, resume=resume, listener=listener)
             undone = {name: summary[name] for name in summary if name == "not_done"}
-        return figures(output, metric) | undone
+        return persist_result(partial(figures, output, metric), "reading the trial", output) | undone
     except UserError as error:
         if error.setting.startswith("--") or error.setting == "TMPDIR":  # no other trial would fare better
             raise
@@ -200,6 +208,13 @@ def _run(
         cause = str(error.__cause__ or error)  # the error of a last restart tells how to go on with a run of its own
         say(cause)
         return {"reason": _in_a_line(cause), LOST: isinstance(error, WorkerLost)}
+
+
+def _exists(uri: str, sweep: str) -> bool:
+    """Whether something is there; an error where not even the sweep's journal is, since its file system is away."""
+    file_system, path = open_filesystem(uri)
+    file_system.info(f"{open_filesystem(sweep)[1]}/{JOURNAL}")
+    return file_system.exists(path)
 
 
 def _in_a_line(cause: str) -> str:
