@@ -16,7 +16,7 @@ from training.test_kills import random_kills
 pytestmark = pytest.mark.slow
 
 JOB = Path(__file__).parent.parent / "training" / "killing_job.py"
-STEPS_PER_EPOCH, EPOCHS = 20, 4
+STEPS_PER_EPOCH, EPOCHS = 20, 3
 
 
 @pytest.fixture(scope="module")

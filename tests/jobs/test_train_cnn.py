@@ -171,7 +171,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
             assert process.poll() is None
         return process
 
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # a suite under nohup would have jobs ignore it too
     yield start_job
+    signal.signal(signal.SIGHUP, before)
     for process in started:
         stop_group(process)
 

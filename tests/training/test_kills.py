@@ -22,7 +22,7 @@ from training.digits_rows import digit_rows, recipe_tree, write_rows
 from training.killing_job import Killer
 
 JOB = Path(__file__).parent / "killing_job.py"
-STEPS_PER_EPOCH, EPOCHS = 20, 12
+STEPS_PER_EPOCH, EPOCHS = 20, 8
 LOCAL = ["training", "python", "training", "python"]
 STANDALONE = ["executor", "training", "python", "executor"]
 HALTED = ["halted-training", "halted-python"]
