@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NoReturn
 
 from insitu.errors import UserError, WorkerError
 
-_SAME_SIGNAL_SECONDS = 1.0
+_SAME_SIGNAL_SECONDS = 3.0
 _FREE_CODES = range(4, 126)
 
 
