@@ -92,6 +92,8 @@ final class Exchange(run: String, rank: Int, workers: Int, size: Int, truncated:
   private def publish(block: BlockId, bytes: Int): Array[Byte] = {
     val array = new Array[Byte](bytes)
     val buffer = new ChunkedByteBuffer(ByteBuffer.wrap(array))
+    // Of a task that Spark repeats: to put it again would keep the old one, in which nobody writes any more.
+    if (manager.getStatus(block).isDefined) manager.removeBlock(block)
     if (!manager.putBytes(block, buffer, StorageLevel.MEMORY_ONLY_SER)(classTag[Array[Byte]]))
       throw new BlockMissing(s"no room for $bytes bytes to exchange: give the executors more memory")
     Exchange.here.put(block, array)

@@ -6,8 +6,8 @@ import org.apache.spark.util.SerializableConfiguration
 import org.json4s.{DefaultFormats, Formats}
 import org.json4s.jackson.Serialization
 
-/** A row that the JVM cannot read or decode, and why. */
-final case class RefusedRow(path: String, rowGroup: Int, row: Int, reason: String)
+/** Rows of a row group that the JVM cannot read or decode, and of the first of them why. */
+final case class RefusedRows(path: String, rowGroup: Int, rows: Seq[Int], reasons: Seq[String])
 
 /** Finds the rows that would end a run, before it starts. */
 object RowCheck {
@@ -17,24 +17,25 @@ object RowCheck {
     *
     * @param sourceJson for `Source.parse`.
     * @param plan URI for `Shards.read`; each shard is a task's work.
-    * @return a JSON list of `RefusedRow`.
+    * @param reasons how many are told of a row group.
+    * @return a JSON list of `RefusedRows`.
     */
-  def refused(spark: SparkSession, sourceJson: String, plan: String): String = {
+  def refused(spark: SparkSession, sourceJson: String, plan: String, reasons: Int): String = {
     val sc = spark.sparkContext
     val (source, shards) = (Source.parse(sourceJson), Shards.read(spark, plan))
     val hadoop = sc.broadcast(new SerializableConfiguration(sc.hadoopConfiguration))
-    val found = sc.makeRDD(shards, shards.length).flatMap(refusedOf(_, source, hadoop.value.value)).collect()
+    val found = sc.makeRDD(shards, shards.length).flatMap(refusedOf(_, source, hadoop.value.value, reasons)).collect()
     Serialization.write(found)
   }
 
-  private def refusedOf(shard: Shard, source: Source, hadoop: Configuration): Seq[RefusedRow] = {
+  private def refusedOf(shard: Shard, source: Source, hadoop: Configuration, reasons: Int): Seq[RefusedRows] = {
     val cursor = new RowGroupCursor(source, hadoop)
     try {
       for {
         piece <- shard.pieces.toSeq
-        row <- piece.offsets
-        reason <- refusal(piece.copy(offsets = Array(row)), source, cursor)
-      } yield RefusedRow(piece.path, piece.rowGroup, row, reason)
+        found = piece.offsets.toSeq.flatMap(row => refusal(piece.copy(offsets = Array(row)), source, cursor).map(row -> _))
+        if found.nonEmpty
+      } yield RefusedRows(piece.path, piece.rowGroup, found.map(_._1), found.take(reasons).map(_._2))
     } finally cursor.close()
   }
 

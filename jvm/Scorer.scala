@@ -136,7 +136,7 @@ private[insitu] final class LoadedModel(model: ScoringModel) {
   def scores(decoded: Batch): Array[Float] = {
     val input = source.networkInput(decoded, from = 0, batch, scale, offset)
     val all = withNetwork(network => Worker.values(network.forward(input).contiguous()).clone())
-    val kept = all.take(decoded.rows * all.length / batch)
+    val kept = all.take(decoded.rows * (all.length / batch))
     head.score(kept, decoded.rows)
     kept
   }

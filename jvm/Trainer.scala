@@ -147,6 +147,8 @@ object Workers {
       run = settings.run
       Compute.begin(settings.engine, settings.threads)
     }
+    held.get(rank).foreach(_.close()) // of a task that Spark repeats
+    held -= rank
     held += rank -> new Worker(settings, rank, training, validation, hadoop)
   }
 

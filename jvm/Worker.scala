@@ -58,15 +58,22 @@ final class Worker(
   private var validating: Option[ValidationBatches] = None
 
   import exchange.{length, start}
-  load(initial)
   private val ownSegments = segments.map { segment =>
     val from = math.max(segment.offset, start)
     val to = math.min(segment.offset + segment.size, start + length)
     segment.copy(offset = from - start, size = math.max(0, to - from))
   }
-  private val slots = Array.tabulate(optimizer.slots) { i =>
-    if (firstStep == 0) new Array[Float](length) else Vectors.read(s"$initial/slot$i", start, length, hadoop)
-  }
+  private val slots =
+    try {
+      load(initial)
+      Array.tabulate(optimizer.slots) { i =>
+        if (firstStep == 0) new Array[Float](length) else Vectors.read(s"$initial/slot$i", start, length, hadoop)
+      }
+    } catch { // Spark may make the worker again: nothing of this one, its blocks least of all, may be left
+      case error: Throwable =>
+        close()
+        throw error
+    }
 
   /** Forward and backward of this worker's batch of step `step`, gradients handed to the others.
     *
@@ -179,7 +186,7 @@ final class Worker(
     val found = parallel(networks.zip(parts).map { case (network, (from, rows)) =>
       () => Worker.values(network.forward(source.networkInput(batch, from, rows, scale, offset)).contiguous())
     }).toArray.flatten
-    val logits = found.take(batch.rows * found.length / localBatch)
+    val logits = found.take(batch.rows * (found.length / localBatch))
     head.score(logits, batch.rows)
     logits
   }

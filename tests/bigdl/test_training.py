@@ -1,19 +1,22 @@
 """The BigDL engine's steps are Keras's steps."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
 import insitu
 from insitu.recipe import Recipe, parse
 from insitu.tasks import TASKS
+from insitu.training.engines import bigdl
 from insitu.training.optimizers import build_optimizer
 from insitu.training.worker import build_model
-from training.digits_rows import TRAIN, digit_rows, recipe_tree, write_rows
+from training.digits_rows import TRAIN, changed, digit_rows, recipe_tree, write_rows
 
 STEPS = 2
 SIZE = (64, 64)
@@ -30,7 +33,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_rows(tmp_path_factory.mktemp("digits") / "data", digit_rows())
 
 
-def recipe(engine_type: str, **training: Any) -> Recipe:
+def recipe(engine_type: str, *, kind: str = "multiclass", **training: Any) -> Recipe:
     """Each step takes all training rows, so that their order plays no part."""
     tree = recipe_tree(
         engine="bigdl",
@@ -42,19 +45,22 @@ def recipe(engine_type: str, **training: Any) -> Recipe:
     )
     tree["model"] = {"name": "mcnn", "options": {"width": 0.25}}
     tree["data"]["size"] = list(SIZE)
+    tree["task"]["kind"] = kind
     return parse(tree)
 
 
-def keras_weights(recipe: Recipe, class_weights: np.ndarray | None = None) -> list[np.ndarray]:
+def keras_weights(
+    recipe: Recipe, class_weights: np.ndarray | None = None, *, labels: np.ndarray | None = None
+) -> list[np.ndarray]:
     """The weights after the recipe's steps, each on all training rows, by a plain Keras loop."""
     rows = digit_rows()
     decode = insitu.data.decode.decode
     images = np.stack([decode(image, size=SIZE, channels=1) for image in rows["image"][:TRAIN]])
-    labels = np.array(rows["label"][:TRAIN])
-    model = build_model(recipe, 10)
+    labels = np.array(rows["label"][:TRAIN]) if labels is None else labels
+    model = build_model(recipe, 10 if labels.ndim == 1 else labels.shape[1])
     settings = recipe.training.optimizer.model_dump(exclude={"base_batch"})
     optimizer = build_optimizer(**settings, clip_norm=recipe.training.clip_norm)
-    loss = TASKS["multiclass"].loss(class_weights)
+    loss = TASKS[recipe.task.kind].loss(class_weights)
     for step in range(STEPS):
         optimizer.learning_rate = settings["learning_rate"] * min(1.0, (step + 1) / 2)
         with tf.GradientTape() as tape:
@@ -110,6 +116,23 @@ def test_clipped_and_weighted_steps_are_kerass(spark: SparkSession, data: str, t
         assert_equal(ours, keras_weights(free, (TRAIN / (10 * counts)).astype(np.float32)), start)
 
 
+def multilabel_rows() -> dict[str, list[Any]]:
+    """The digits as what they are besides: small, odd, a multiple of three."""
+    return changed(digit_rows(), "label", lambda i, digit: [int(digit < 5), digit % 2, int(digit % 3 == 0)])
+
+
+@pytest.mark.parametrize("class_weight", ["none", "balanced"])
+def test_multilabel_steps_are_kerass(spark: SparkSession, tmp_path: Path, class_weight: str) -> None:
+    data = write_rows(tmp_path / "data", multilabel_rows())
+    chosen = recipe("mkldnn", kind="multilabel", optimizer=OPTIMIZERS["sgd"], class_weight=class_weight)
+    labels = np.array(multilabel_rows()["label"][:TRAIN], np.float32)
+    positive = labels.mean(axis=0)
+    weights = np.stack([positive, 1 - positive]) if class_weight == "balanced" else None
+    ours = bigdl_weights(spark, chosen, data, tmp_path / "model")
+    theirs = keras_weights(chosen, weights, labels=labels)
+    assert_equal(ours, theirs, build_model(chosen, labels.shape[1]).get_weights())
+
+
 def test_truncated_exchange_ends_near_the_exact_one(
     spark: SparkSession, data: str, tmp_path: Path, exact: tuple[Recipe, list[np.ndarray]]
 ) -> None:
@@ -119,3 +142,34 @@ def test_truncated_exchange_ends_near_the_exact_one(
     ours = bigdl_weights(spark, truncated, data, tmp_path / "model")
     assert_equal(ours, theirs, build_model(chosen, 10).get_weights(), share=2**-7)
     assert any(not np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_worker_that_is_made_again_publishes_its_own_weights(
+    spark: SparkSession, data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when Spark repeats a task that could not read: what the first one published must not be read by others."""
+    found: list[np.ndarray] = []
+
+    def make_twice(session: SparkSession, settings: dict[str, Any], **_: Any) -> None:
+        jvm: Any = session.sparkContext._jvm
+        trainer = jvm.com.intel.analytics.bigdl.insitu.Trainer(session._jsparkSession, json.dumps(settings))
+        parameters = Path(settings["initial"].removeprefix("file://")) / "parameters"
+        hidden = parameters.rename(parameters.with_name("hidden"))
+        with pytest.raises(Py4JJavaError, match="FileNotFound"):
+            trainer.start()
+        hidden.rename(parameters)
+        trainer.start()
+        block = jvm.org.apache.spark.storage.TestBlockId(f"{settings['run']}-weights-0")
+        blocks = jvm.org.apache.spark.SparkEnv.get().blockManager()
+        found.append(np.frombuffer(blocks.getLocalBytes(block).get().toByteBuffer().array(), "<f4"))
+        blocks.releaseLock(block, jvm.scala.Option.empty())
+        found.append(np.fromfile(parameters, "<f4", count=len(found[0])))
+        trainer.close()
+        raise LookupError("enough")
+
+    monkeypatch.setattr(bigdl, "Trainer", make_twice)
+    with pytest.raises(LookupError, match="enough"):
+        bigdl_weights(spark, recipe("mklblas", workers=2, optimizer=OPTIMIZERS["adam"]), data, tmp_path / "model")
+    published, initial = found
+    assert np.abs(initial).max() > 0
+    np.testing.assert_array_equal(published, initial)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from insitu.data.pipeline import Source
 from insitu.data.plan import Rows, plan_shards
-from insitu.data.scan import Refusals
+from insitu.data.scan import MAX_BAD_RECORDS, Refusals
 from insitu.errors import WorkerError
 from insitu.training.engines.bigdl import source_json, write_plan
 
@@ -41,12 +41,14 @@ def refused_rows(spark: "SparkSession", rows: Sequence[Rows], source: Source) ->
         write_plan(plan, uri)
         try:
             found = jvm.com.intel.analytics.bigdl.insitu.RowCheck.refused(
-                spark._jsparkSession, source_json(source), uri
+                spark._jsparkSession, source_json(source), uri, MAX_BAD_RECORDS
             )
         except Py4JJavaError as error:
             raise WorkerError(f"BigDL cannot read the rows:\n{error.java_exception}") from None
     refusals: dict[tuple[str, int], dict[int, str]] = {}
-    for row in json.loads(found):
-        reason = f"BigDL cannot decode it: {row['reason']}"
-        refusals.setdefault((row["path"], row["rowGroup"]), {})[row["row"]] = reason
+    for group in json.loads(found):
+        told = dict.fromkeys(group["rows"], "BigDL cannot decode it")
+        for row, reason in zip(group["rows"], group["reasons"], strict=False):  # of the first rows
+            told[row] = f"BigDL cannot decode it: {reason}"
+        refusals.setdefault((group["path"], group["rowGroup"]), {}).update(told)
     return refusals
