@@ -1,16 +1,19 @@
 """What BigDL cannot do is said by name, before any work."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from pyspark.sql import SparkSession
 
+import insitu
 from insitu import models
 from insitu.bigdl.convert import convert
 from insitu.bigdl.memory import estimate
 from insitu.errors import UserError
 from insitu.recipe import parse
 from insitu.training.run import check
-from training.digits_rows import recipe_tree
+from training.digits_rows import digit_rows, recipe_tree, write_rows
 
 GIB = 2**30
 
@@ -33,6 +36,21 @@ def test_recipe_is_refused_by_key(section: str, changes: dict[str, Any], message
     assert str(refused.value).startswith(message)
     tree["training"]["engine"] = "orca"
     check(parse(tree))
+
+
+def test_engine_type_of_another_engine_is_refused() -> None:
+    with pytest.raises(UserError, match=r"training\.bigdl: orca has no engine types; leave it out"):
+        check(parse(recipe_tree(bigdl={"engine_type": "mkldnn"})))
+
+
+def test_run_that_does_not_fit_is_refused_before_it_trains(spark: SparkSession, tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "data", digit_rows())
+    tree = recipe_tree(engine="bigdl", bigdl={"engine_type": "mklblas"}, global_batch=64)
+    tree["data"]["size"] = [2048, 2048]
+    line = r"spark\.driver\.memory: \d+g, and 64 images an executor under mklblas need about \d+g; give --conf "
+    with pytest.raises(UserError, match=line):
+        insitu.train(spark, parse(tree), data=data, output=str(tmp_path / "model"))
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
 def test_memory_of_densenet_is_seen_to_need_mkldnn() -> None:

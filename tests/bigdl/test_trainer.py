@@ -1,4 +1,4 @@
-"""Ctrl-C while BigDL's workers do something long; they are a stand-in at the seam between Python and the JVM."""
+"""Workers of BigDL that take long, and Ctrl-C meanwhile; they are a stand-in at the seam between Python and the JVM."""
 
 import contextlib
 import os
@@ -13,6 +13,7 @@ import pytest
 from insitu.bigdl import trainer
 from insitu.bigdl.trainer import Trainer
 from insitu.cluster.interrupts import DeferredInterrupts
+from insitu.errors import WorkerLost
 
 CALLS, CALL_SECONDS = 6, 0.2
 
@@ -48,23 +49,27 @@ class SlowWorkers:
         pass
 
 
-@pytest.fixture
-def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Trainer]:
-    """Workers that were told to stop; what a minute is of a job is 0.4 s here."""
-    monkeypatch.setattr(trainer, "_STOP_SECONDS", 0.4)
-    monkeypatch.setattr(trainer, "_POLL_SECONDS", 0.05)
+def made(interrupts: DeferredInterrupts, *, silence_seconds: float) -> Trainer:
     package = SimpleNamespace(Trainer=lambda session, settings: SlowWorkers())
     bigdl = SimpleNamespace(analytics=SimpleNamespace(bigdl=SimpleNamespace(insitu=package)))
     jvm = SimpleNamespace(com=SimpleNamespace(intel=bigdl))
     spark: Any = SimpleNamespace(sparkContext=SimpleNamespace(_jvm=jvm), _jsparkSession=None)
     settings: dict[str, Any] = {"executors": [], "hosts": []}
+    return Trainer(spark, settings, silence_seconds=silence_seconds, interrupts=interrupts)
+
+
+@pytest.fixture
+def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Trainer]:
+    """Workers that were told to stop; what a minute is of a job is 0.4 s here."""
+    monkeypatch.setattr(trainer, "_STOP_SECONDS", 0.4)
+    monkeypatch.setattr(trainer, "_POLL_SECONDS", 0.05)
     with (
         contextlib.suppress(KeyboardInterrupt),
         DeferredInterrupts(lambda: None) as interrupts,
-        Trainer(spark, settings, silence_seconds=60, interrupts=interrupts) as made,
+        made(interrupts, silence_seconds=60) as stopped,
     ):
         os.kill(os.getpid(), signal.SIGINT)
-        yield made
+        yield stopped
 
 
 def test_validation_of_many_short_calls_goes_on(workers: Trainer) -> None:
@@ -79,3 +84,12 @@ def test_checkpoint_is_written_to_its_end(workers: Trainer) -> None:
 def test_step_that_does_not_end_is_given_up(workers: Trainer) -> None:
     with pytest.raises(KeyboardInterrupt):
         workers.step(0, 0.1)
+
+
+def test_step_longer_than_the_silence_is_a_lost_worker() -> None:
+    with (
+        DeferredInterrupts(lambda: None) as interrupts,
+        pytest.raises(WorkerLost, match="the workers did not answer for 1 s"),
+        made(interrupts, silence_seconds=1) as silent,
+    ):
+        silent.step(0, 0.1)

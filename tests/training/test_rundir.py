@@ -155,6 +155,14 @@ def test_more_epochs_and_other_workers_go_on_and_it_is_said_what_changes(
     assert "local batches of 8 images, before 16" in said
 
 
+def test_other_kernels_of_bigdl_go_on_and_are_said(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
+    """What `auto` is depends on the executors."""
+    run.claim(recipe(bigdl={"engine_type": "mkldnn"}), "fingerprint", {}, rows=ROWS)
+    capsys.readouterr()
+    run.claim(recipe(bigdl={"engine_type": "mklblas"}), "fingerprint", {}, rows=ROWS)
+    assert "resume: training.bigdl.engine_type was mkldnn, is mklblas" in capsys.readouterr().err
+
+
 def test_gang_begins_without_what_earlier_ones_left(run: RunDirectory, tmp_path: Path) -> None:
     checkpoints = tmp_path / "model.run/checkpoints"
     for left in ("step-0000000005", ".step-0000000010.0123abcd"):

@@ -14,7 +14,7 @@ from insitu.data.inputs import ImageInput
 from insitu.data.pipeline import Source
 from insitu.data.plan import Rows, plan_shards
 from insitu.errors import UserError, WorkerLost
-from insitu.recipe import parse
+from insitu.recipe import Recipe, parse
 from insitu.training.checkpoints import Checkpoint, CheckpointStore
 from insitu.training.engines.base import Event, Layout, Listener, TrainingJob, TrainingResult
 from insitu.training.rundir import RunDirectory
@@ -37,6 +37,9 @@ class LosingEngine:
 
     def layout(self, workers: int | None) -> Layout:
         return Layout(workers or 1, 1, 1)
+
+    def settle(self, recipe: Recipe, layout: Layout) -> Recipe:
+        return recipe
 
     def train(self, job: TrainingJob, layout: Layout, listener: Listener) -> TrainingResult:
         self.jobs.append(job)

@@ -18,6 +18,8 @@ _VECTORS = 8
 """Of P numbers each: weights, their copy for the block manager, gradients with theirs, and the optimiser's state."""
 _SPARK_BYTES = 600 * 2**20
 """Spark's own heap."""
+_OVERHEAD_FACTORS = {"yarn": "0.1", "k8s": "0.4"}
+"""Spark's defaults of a Python application, by master."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +76,12 @@ def check_memory(spark: "SparkSession", needed: Memory, engine_type: str, *, ima
     heap = _bytes(spark, setting, "1g")
     if needed.heap > heap:
         raise _too_small(setting, heap, needed.heap, engine_type, images)
-    master = spark.sparkContext.master
-    if master is None or not master.startswith("yarn"):
+    master = (spark.sparkContext.master or "").partition(":")[0]
+    if master not in _OVERHEAD_FACTORS:  # others do not bound what an executor takes beside its heap
         return
     setting = "spark.executor.memoryOverhead"
-    overhead = _bytes(spark, setting, f"{max(384, heap // 10 // 2**20)}m")
+    factor = float(spark.sparkContext.getConf().get(f"{setting}Factor", _OVERHEAD_FACTORS[master]))
+    overhead = _bytes(spark, setting, f"{max(384, int(factor * heap) // 2**20)}m")
     if needed.native > overhead:
         raise _too_small(setting, overhead, needed.native, engine_type, images)
 

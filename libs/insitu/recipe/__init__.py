@@ -6,6 +6,6 @@ values of a readable recipe are reported at once, and units live in the key name
 """
 
 from insitu.recipe.reading import load, parse, read
-from insitu.recipe.schema import EpochDecay, PlateauDecay, Recipe, StepDecay
+from insitu.recipe.schema import Bigdl, EpochDecay, PlateauDecay, Recipe, StepDecay
 
-__all__ = ["EpochDecay", "PlateauDecay", "Recipe", "StepDecay", "load", "parse", "read"]
+__all__ = ["Bigdl", "EpochDecay", "PlateauDecay", "Recipe", "StepDecay", "load", "parse", "read"]

@@ -12,7 +12,7 @@ from insitu.bigdl import refusals
 from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, qualify
 from insitu.errors import UserError
 from insitu.models.transfer import start_from
-from insitu.recipe import Recipe
+from insitu.recipe import Bigdl, Recipe
 from insitu.registry import find_model
 from insitu.tracking import Tracking
 from insitu.training.engines.base import Engine, Event, Listener, TrainingJob, TrainingResult
@@ -81,6 +81,7 @@ def train(
         prepared = prepare(spark, recipe, data)
         engine = _engine(recipe, spark)
         layout = engine.layout(recipe.training.workers).with_threads(recipe.training.threads)
+        recipe = engine.settle(recipe, layout)
         recipe = resolve(spark, recipe, prepared, layout, begun=run.precision)
         additions = {each.dataset.uri: each.dataset.fingerprint for each in prepared.additions}
         train_plan, validation_plan = shard(recipe, prepared, layout)
@@ -174,6 +175,9 @@ def check(recipe: Recipe) -> None:
         check_batch(recipe.training.global_batch, recipe.training.workers)
     if recipe.training.engine == "bigdl":
         refusals.check_recipe(recipe)
+    elif recipe.training.bigdl != Bigdl():
+        mend = "leave it out, or train with training.engine=bigdl"
+        raise UserError("training.bigdl", f"{recipe.training.engine} has no engine types", mend)
 
 
 def _qualified(spark: "SparkSession", recipe: Recipe) -> Recipe:

@@ -17,7 +17,7 @@ T = TypeVar("T")
 _LOCK = "lock"
 _MAY_CHANGE = (
     *("training.workers", "training.threads", "training.epochs", "training.checkpoint", "training.max_restarts"),
-    *("training.silence_seconds", "data.reader"),
+    *("training.silence_seconds", "training.bigdl.engine_type", "data.reader"),
 )
 
 
@@ -134,11 +134,12 @@ class RunDirectory:
             self._remove_leftovers(kept)
         except FILE_SYSTEM_ERRORS as error:
             say(f"what earlier gangs left in {self.uri} stays there until the end ({error})")
-        file_system, path = open_filesystem(f"{self.uri}/gang-{uuid4().hex[:8]}")
+        uri = f"{self.uri}/gang-{uuid4().hex[:8]}"
+        file_system, path = open_filesystem(uri)
         persist_result(
             lambda: file_system.makedirs(path, exist_ok=True), "making a directory for the workers", self.uri
         )
-        return file_system.unstrip_protocol(path)
+        return uri
 
     def check_held(self) -> None:
         """Raise `UserError` where another job has taken the run over, because this one stood still for too long."""

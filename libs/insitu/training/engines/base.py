@@ -145,6 +145,14 @@ class Engine(Protocol):
         """
         ...
 
+    def settle(self, recipe: Recipe, layout: Layout) -> Recipe:
+        """The recipe with the engine's own choices filled in.
+
+        Raises:
+            UserError: what it asks for cannot be had on these executors.
+        """
+        ...
+
     def train(self, job: TrainingJob, layout: Layout, listener: Listener) -> TrainingResult:
         """Run the job's epochs, writing checkpoints on the way.
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
 import numpy as np
@@ -51,20 +51,24 @@ class BigdlEngine:
     def layout(self, workers: int | None) -> Layout:
         return Layout.on(executor_cores(self._spark), workers)
 
+    def settle(self, recipe: Recipe, layout: Layout) -> Recipe:
+        """`training.bigdl.engine_type` is chosen."""
+        bigdl = recipe.training.bigdl.model_copy(update={"engine_type": _engine_type(recipe, layout)})
+        return recipe.model_copy(update={"training": recipe.training.model_copy(update={"bigdl": bigdl})})
+
     def train(self, job: TrainingJob, layout: Layout, listener: Listener) -> TrainingResult:
         executors = self._executors(layout)
         model = build_model(job.recipe, len(job.class_names))
         converted = convert(model)
-        engine_type = _engine_type(job.recipe, layout)
-        _check_normalization(converted, engine_type, job.train.local_batch, layout.threads)
-        self._check_memory(job, converted, engine_type, layout)
+        _check_normalization(converted, job.recipe, job.train.local_batch, layout.threads)
+        self._check_memory(job, converted, layout)
         restored, weights = persist_result(
             lambda: _start(job, model.get_weights), "reading what to start from", job.scratch
         )
         persist_result(
             lambda: _write_inputs(job, converted, weights, restored), "writing the initial weights", job.scratch
         )
-        settings = _settings(job, converted, engine_type, layout) | executors
+        settings = _settings(job, converted, layout) | executors
         silence = job.recipe.training.silence_seconds
         with DeferredInterrupts(_tell_of_stop) as interrupts:
             trainer = Trainer(self._spark, settings, silence_seconds=silence, interrupts=interrupts)
@@ -74,9 +78,10 @@ class BigdlEngine:
                     listener({"event": "worker", **place})
                 return BigdlRun(job, trainer, converted, listener, restored, interrupts).train()
 
-    def _check_memory(self, job: TrainingJob, converted: Converted, engine_type: str, layout: Layout) -> None:
+    def _check_memory(self, job: TrainingJob, converted: Converted, layout: Layout) -> None:
         rows = job.train.rows / job.train.workers
         workers, local_batch, source = layout.workers_per_executor, job.train.local_batch, job.source
+        engine_type = job.recipe.training.bigdl.engine_type
         needed = estimate(
             converted,
             engine_type,
@@ -102,7 +107,7 @@ def _tell_of_stop() -> None:
     print("stopping: a checkpoint is written; once more ends at once", file=sys.stderr, flush=True)
 
 
-def _engine_type(recipe: Recipe, layout: Layout) -> str:
+def _engine_type(recipe: Recipe, layout: Layout) -> Literal["mklblas", "mkldnn"]:
     asked, several = recipe.training.bigdl.engine_type, layout.workers_per_executor > 1
     if asked == "mkldnn" and several:
         raise UserError(
@@ -113,8 +118,8 @@ def _engine_type(recipe: Recipe, layout: Layout) -> str:
     return ("mklblas" if several else "mkldnn") if asked == "auto" else asked
 
 
-def _check_normalization(converted: Converted, engine_type: str, local_batch: int, threads: int) -> None:
-    if engine_type == "mklblas" and converted.statistics and local_batch < 2 * threads:
+def _check_normalization(converted: Converted, recipe: Recipe, local_batch: int, threads: int) -> None:
+    if recipe.training.bigdl.engine_type == "mklblas" and converted.statistics and local_batch < 2 * threads:
         raise UserError(
             "training.global_batch",
             f"{local_batch} images for a worker's {threads} threads, and under mklblas each normalizes its part",
@@ -122,14 +127,14 @@ def _check_normalization(converted: Converted, engine_type: str, local_batch: in
         )
 
 
-def _settings(job: TrainingJob, converted: Converted, engine_type: str, layout: Layout) -> dict[str, Any]:
+def _settings(job: TrainingJob, converted: Converted, layout: Layout) -> dict[str, Any]:
     """For `jvm/Settings.scala`."""
     training = job.recipe.training
     weights = np.zeros(0) if job.class_weights is None else job.class_weights
     optimizer = training.optimizer.model_dump(exclude={"base_batch", "learning_rate"})
     return {
         "run": f"insitu-{uuid4().hex[:8]}",
-        "engine": engine_type,
+        "engine": training.bigdl.engine_type,
         "threads": layout.threads,
         "truncated": training.gradients == "bf16",
         "topology": converted.topology,

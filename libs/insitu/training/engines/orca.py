@@ -20,6 +20,7 @@ from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, open_filesystem, persi
 from insitu.cluster.rendezvous import Missing, exchange
 from insitu.cluster.threads import openmp_environment, openmp_threads
 from insitu.errors import UserError
+from insitu.recipe import Recipe
 from insitu.training.checkpoints import load_checkpoint
 from insitu.training.engines.base import PREDICTIONS, RESULT, WEIGHTS, Layout, Listener, TrainingJob, TrainingResult
 from insitu.training.gang import Member, run_gang
@@ -41,6 +42,9 @@ class OrcaEngine:
 
     def layout(self, workers: int | None) -> Layout:
         return Layout.on(executor_cores(self._spark), workers)
+
+    def settle(self, recipe: Recipe, layout: Layout) -> Recipe:
+        return recipe
 
     def train(self, job: TrainingJob, layout: Layout, listener: Listener) -> TrainingResult:
         silence = job.recipe.training.silence_seconds
