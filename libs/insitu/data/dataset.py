@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from insitu.cluster.filesystem import open_filesystem
+from insitu.cluster.filesystem import full_uri, open_filesystem
 from insitu.data.columns import PETASTORM_KEY
 from insitu.errors import UserError
 
@@ -99,8 +99,9 @@ def open_dataset(uri: str, *, setting: str = "--data") -> Dataset:
     with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
         footers = list(pool.map(lambda path: _footer(file_system, path, setting), files))
     schema = _common_schema(files, footers, setting)
+    base = full_uri(uri)  # as Spark and the JVM know it: fsspec's own name of s3a:// is another
     groups = [
-        RowGroup(file_system.unstrip_protocol(path), index, *_row_group(footer, index), _hive_partition(path, root))
+        RowGroup(f"{base}{path.removeprefix(root)}", index, *_row_group(footer, index), _hive_partition(path, root))
         for path, footer in zip(files, footers, strict=True)
         for index in range(footer.num_row_groups)
     ]
