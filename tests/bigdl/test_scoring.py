@@ -1,12 +1,14 @@
 """BigDL scores a DataFrame's rows on the executors as Keras does."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 from pyspark.sql import DataFrame, SparkSession
@@ -14,6 +16,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, FloatType
 
 import insitu
+from conftest import Submitted
 from image_data import as_npy
 from insitu.errors import UserError
 from insitu.scoring.bigdl import score
@@ -74,6 +77,22 @@ def test_many_tasks_score_at_a_time(spark: SparkSession, small: str, engine_type
     for _ in range(2):
         found = scores_of(score(frame, small, engine_type=engine_type, batch=8))
         np.testing.assert_allclose(found, np.tile(expected, (8, 1)), rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_executors_of_a_cluster_score(
+    submit: Callable[..., Submitted], standalone: str, small: str, tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    for part in range(4):
+        rows = {"id": [f"{row:02d}" for row in range(part, len(IMAGES), 4)], "image": IMAGES[part::4]}
+        pq.write_table(pa.table(rows), tmp_path / f"data/{part}.parquet")
+    places = ("--model", small, "--data", tmp_path / "data", "--output", tmp_path / "scored")
+    done = submit("jobs/score_batch.py", *places, "--runtime", "bigdl", master=standalone)
+    assert done.summary["rows"] == len(IMAGES)
+    scored = pq.read_table(tmp_path / "scored/scores").sort_by("id")["scores"].to_pylist()
+    expected = insitu.load(small).model.predict(decoded(IMAGES), verbose=0)
+    np.testing.assert_allclose([[score for _, score in row] for row in scored], expected, rtol=0, atol=1e-4)
 
 
 def test_columns_are_kept(spark: SparkSession, small: str) -> None:
