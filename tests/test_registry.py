@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from insitu import artifact, registry
-from insitu.cluster import filesystem
 from insitu.cluster.lock import locked
 from insitu.errors import UserError
 from insitu.registry import Registry, Standing
@@ -91,7 +90,7 @@ def test_rollback_needs_a_whole_previous_version(home: Registry, model: Callable
 
 def test_a_kill_while_copying_leaves_the_old_version(home: Registry, model: Callable[[str], Path]) -> None:
     before, directory = promote(home, model("first")), model("second")
-    killed_at(lambda: promote(home, directory), filesystem.fsspec.implementations.local.LocalFileSystem, "mv")
+    killed_at(lambda: promote(home, directory), artifact, "rename")
     versions = Path(home.uri.removeprefix("file://"), "versions")
     assert sum(path.name.startswith(".0002-") for path in versions.iterdir()) == 1
     assert home.standing() == before
