@@ -58,10 +58,8 @@ def compare(directories: Sequence[str], *, output: str | None = None) -> dict[st
     comparable = len(set(validated)) == 1
     names = [f"{i}: {uri.rstrip('/').rpartition('/')[2]}" for i, uri in enumerate(directories, 1)]
     differences = _differences([flattened(run.recipe) for run in runs])
-    results, settings = (
-        _result_rows(runs, comparable=comparable),
-        [Row(key, _texts(values)) for key, values in differences.items()],
-    )
+    results = _result_rows(runs, comparable=comparable)
+    settings = [Row(key, _texts(values)) for key, values in differences.items()]
     _print(directories, names, results, settings)
     if not comparable:
         print(f"\n{_INCOMPARABLE}")

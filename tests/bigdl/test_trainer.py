@@ -61,7 +61,7 @@ def made(interrupts: DeferredInterrupts, *, silence_seconds: float) -> Trainer:
 @pytest.fixture
 def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Trainer]:
     """Workers that were told to stop; what a minute is of a job is 0.4 s here."""
-    monkeypatch.setattr(trainer, "_STOP_SECONDS", 0.4)
+    monkeypatch.setattr(trainer, "STOP_SECONDS", 0.4)
     monkeypatch.setattr(trainer, "_POLL_SECONDS", 0.05)
     with (
         contextlib.suppress(KeyboardInterrupt),
@@ -73,7 +73,7 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Trainer]:
 
 
 def test_validation_of_many_short_calls_goes_on(workers: Trainer) -> None:
-    assert CALLS * CALL_SECONDS > 2 * trainer._STOP_SECONDS
+    assert CALLS * CALL_SECONDS > 2 * trainer.STOP_SECONDS
     assert list(workers.validate("")) == [1, 3, 6, 10, 15, 21]
 
 

@@ -12,7 +12,7 @@ from concurrent.futures import wait as wait_for
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from insitu.cluster.executors import describe_loss, executor_ids, removal_reason
-from insitu.cluster.interrupts import DeferredInterrupts
+from insitu.cluster.interrupts import LONGEST_STOP_SECONDS, STOP_SECONDS, DeferredInterrupts
 from insitu.cluster.threads import core_numbers
 from insitu.errors import WorkerError, WorkerLost
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _POLL_SECONDS = 1
-_STOP_SECONDS = 60
-_LONGEST_STOP_SECONDS = 600
 _LOSS_SECONDS = 2
 _SURE_LOSS_SECONDS = 20
 _CLOSE_SECONDS = 10
@@ -121,7 +119,7 @@ class Trainer:
             raise _os_error(str(error)) from None
 
     def _call(self, action: Callable[[], T], *, stored: bool = False) -> T:
-        stop_seconds = _LONGEST_STOP_SECONDS if stored else _STOP_SECONDS
+        stop_seconds = LONGEST_STOP_SECONDS if stored else STOP_SECONDS
         pending = self._thread.submit(action)
         started = time.monotonic()
         while not pending.done():

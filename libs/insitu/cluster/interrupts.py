@@ -8,6 +8,11 @@ from contextlib import AbstractContextManager
 from types import FrameType
 from typing import Any
 
+STOP_SECONDS = 60
+"""How long something that does not move holds up a job that was told to stop."""
+LONGEST_STOP_SECONDS = 600
+"""And how long what moves, such as a validation, or writes a checkpoint."""
+
 
 class DeferredInterrupts(AbstractContextManager["DeferredInterrupts"]):
     """Within it, what the first signal's handler raises is kept for `deliver` or the end; the second raises at once.

@@ -70,9 +70,8 @@ def validated_rows(path: Path) -> str:
     table = pq.read_table(path, columns=["path", "row_group", "row"])
     files = (file.rpartition("/")[2] for file in table["path"].to_pylist())  # the same wherever the data lies
     places = zip(files, table["row_group"].to_pylist(), table["row"].to_pylist(), strict=True)
-    return hashlib.sha256(
-        "\n".join(f"{row} {group} {file}" for file, group, row in sorted(places)).encode()
-    ).hexdigest()
+    lines = (f"{row} {group} {file}" for file, group, row in sorted(places))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _array(column: pa.ChunkedArray) -> np.ndarray:

@@ -114,9 +114,8 @@ class Results:
 
     def validated_alike(self) -> bool:
         """Whether all complete trials were validated on the same rows, so that their metrics can be compared."""
-        return (
-            len({trial.user_attrs["validated"] for trial in latest(self.study) if "validated" in trial.user_attrs}) < 2
-        )
+        found = {trial.user_attrs.get("validated") for trial in latest(self.study)} - {None}
+        return len(found) < 2
 
 
 def place(trial: FrozenTrial | Trial) -> int:

@@ -111,10 +111,8 @@ def sweep(
             persist_result(partial(_publish, results, Path(scratch), output), "writing the table", output)
         print(results.table())
         if not results.validated_alike():
-            say(
-                "sweep: the trials were validated on different rows (training.seed and data.holdout draw them where the"
-            )
-            say("data has no split column): what is best may owe it to its rows")
+            say("sweep: the trials were validated on different rows, to which what is best may owe it: without a split")
+            say("column in the data, training.seed and data.holdout draw them")
         return {"output": output, **results.summary()}
 
 

@@ -22,6 +22,7 @@ from uuid import uuid4
 from insitu.cluster.child import ChildDied, ChildFailed, Finished, run_in_child
 from insitu.cluster.executors import describe_loss
 from insitu.cluster.filesystem import say
+from insitu.cluster.interrupts import LONGEST_STOP_SECONDS, STOP_SECONDS
 from insitu.cluster.threads import pin_process, worker_environment
 from insitu.errors import UserError, WorkerLost
 from insitu.training.engines.base import Layout, Listener
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 _POLL_SECONDS = 1
-_STOP_SECONDS = 60
-_LONGEST_STOP_SECONDS = 600
 _CANCEL_SECONDS = 60
 _END_POLL_SECONDS = 0.1
 _SETTLE_SECONDS = 1
@@ -169,7 +168,7 @@ def _wait_for_stop(job: "Future[None]", watchdog: Watchdog) -> None:
     asked = time.monotonic()
     while not wait_for([job], _POLL_SECONDS).done:
         now = time.monotonic()
-        if now - max(asked, watchdog.last_progress()) > _STOP_SECONDS or now - asked > _LONGEST_STOP_SECONDS:
+        if now - max(asked, watchdog.last_progress()) > STOP_SECONDS or now - asked > LONGEST_STOP_SECONDS:
             print("the workers did not stop in time: the last checkpoint is older", file=sys.stderr, flush=True)
             return
 

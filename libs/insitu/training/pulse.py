@@ -150,9 +150,6 @@ class Pulse(tf.keras.callbacks.Callback):
         """Returns why it could not be written: training goes on, and the next one may succeed."""
         try:
             self._store.save(checkpoint)
-        except (
-            UserError,
-            *FILE_SYSTEM_ERRORS,
-        ) as error:  # a gang that was given up, and yet lived, may have written it
+        except (UserError, *FILE_SYSTEM_ERRORS) as error:  # UserError: one that a gang that was given up has written
             return str(error)
         return None

@@ -14,7 +14,7 @@ from insitu.bigdl.converted import Converted
 from insitu.bigdl.trainer import Trainer
 from insitu.bigdl.vectors import read_vector, write_start
 from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, in_scratch, open_filesystem
-from insitu.cluster.interrupts import DeferredInterrupts
+from insitu.cluster.interrupts import LONGEST_STOP_SECONDS, DeferredInterrupts
 from insitu.errors import UserError, WorkerError
 from insitu.metrics import Metrics, evaluate
 from insitu.recipe import PlateauDecay
@@ -28,7 +28,6 @@ from insitu.training.worker import learning_rate
 
 T = TypeVar("T")
 _REPORT_SECONDS = 1.0
-_LONGEST_STOP_SECONDS = 600
 
 
 class BigdlRun:
@@ -137,7 +136,7 @@ class BigdlRun:
         with TemporaryDirectory(prefix="insitu-") as scratch:
             for done in self._trainer.validate(scratch):
                 self._listener({"event": "validation", "epoch": epoch, "rows": done, "of": rows})
-                self._interrupts.deliver(after_seconds=_LONGEST_STOP_SECONDS)
+                self._interrupts.deliver(after_seconds=LONGEST_STOP_SECONDS)
             self._scores, labels = (
                 np.concatenate([np.fromfile(f"{scratch}/{name}-{rank}", "<f4") for rank in range(self._workers)])
                 for name in ("scores", "labels")
