@@ -3,6 +3,7 @@
 export PYTHON
 IN_ENV = PATH="$(CURDIR)/.venv/bin:$$PATH"
 DEMO = build/demo
+TESTS = not slow and not nightly
 PARALLEL = -n 2 --dist loadscope --no-loadscope-reorder --max-worker-restart 0 --durations 20
 
 .PHONY: setup setup-dev demo demo-score test test-slow test-nightly bench
@@ -31,9 +32,9 @@ demo-score: setup
 	@echo "the history in pictures: $(DEMO)/scores/monitoring.html"
 
 test: setup-dev
-	@$(IN_ENV) && ruff check && ruff format --check && mypy && lint-imports && pytest $(PARALLEL) -m "not slow and not nightly"
+	@$(IN_ENV) && ruff check && ruff format --check && mypy && lint-imports && pytest $(PARALLEL) -m "$(TESTS)"
 
-# Tests that take long together: kills, resumed runs, full disks, every topology on BigDL.
+# Tests that take long together: halted workers, resumed runs, full disks, every topology on BigDL.
 test-slow: setup-dev
 	@$(IN_ENV) && pytest $(PARALLEL) -m slow
 

@@ -23,14 +23,16 @@ ROOT = Path(__file__).parent.parent
 SEED = 20240229
 _CRASH_LINES = 60
 _LONGEST = (
-    "scoring/test_batch_kills.py",
     "training/test_kills.py",
     "training/test_engines.py",
+    "scoring/test_batch_kills.py",
     "jobs/test_train_cnn.py",
     "jobs/test_score_batch.py",
     "test_production_loop.py",
     "scoring/test_quantize.py",
     "models/test_normalization.py",
+    "bigdl/test_faults.py",
+    "sweep/test_interrupted.py",
 )
 
 # Before the first session: the driver's and the workers' Python programs find their tools in this environment.

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from pyspark.sql import SparkSession
 
 import insitu
@@ -22,6 +23,7 @@ def recipe(**parts: dict[str, object]) -> Recipe:
     return parse(tree | {name: tree[name] | part for name, part in parts.items()})
 
 
+@pytest.mark.slow
 def test_from_scores_to_the_next_model(spark: SparkSession, tmp_path: Path) -> None:
     everything = digit_rows(train=64, validation=33 + LATER)
     data = write_rows(tmp_path / "data", {name: values[:-LATER] for name, values in everything.items()})

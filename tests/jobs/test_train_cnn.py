@@ -128,6 +128,7 @@ def test_a_mistake_in_the_data_is_one_line_and_exit_2(submit: Callable[..., Subm
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_report_that_cannot_be_drawn_costs_no_model_and_ends_with_3(
     submit: Callable[..., Submitted], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,7 +31,11 @@ def write_files(folder: Path, first: int) -> None:
 
 
 def killed(arguments: list[str], rng: random.Random) -> bool:
-    """Run the job, and kill all of its processes at a random moment after it has begun; False if it ended before."""
+    """Run the job, and kill all of its processes at a random moment of one of its first batches.
+
+    Returns:
+        Whether it was killed; False where it ended before.
+    """
     process = subprocess.Popen(
         ["spark-submit", "--master", "local[2]", "--conf", "spark.ui.enabled=false", JOB, *arguments],
         cwd=ROOT,
@@ -41,19 +45,20 @@ def killed(arguments: list[str], rng: random.Random) -> bool:
         start_new_session=True,
     )
     assert process.stderr
-    batches = threading.Event()
+    batches = threading.Semaphore(0)
     stderr = process.stderr
 
     def listen() -> None:
         for line in stderr:
             if line.startswith("batch "):
-                batches.set()
+                batches.release()
 
     threading.Thread(target=listen, daemon=True).start()
     try:
-        while not batches.wait(0.05) and process.poll() is None:
-            pass
-        time.sleep(rng.uniform(0, 6))
+        for _ in range(rng.randint(1, 4)):
+            while not batches.acquire(timeout=0.05) and process.poll() is None:
+                pass
+        time.sleep(rng.uniform(0, 4))
         if process.poll() is not None:
             assert process.returncode == 0
             return False

@@ -17,14 +17,13 @@ import insitu
 from conftest import SEED, Submitted
 from insitu.cluster import filesystem
 from insitu.recipe import parse
-from insitu.training.engines.base import Listener
 from training.digits_rows import digit_rows, recipe_tree, write_rows
 from training.killing_job import Killer
 
 JOB = Path(__file__).parent / "killing_job.py"
 STEPS_PER_EPOCH, EPOCHS = 20, 8
-LOCAL = ["training", "python", "training", "python"]
-STANDALONE = ["executor", "training", "python", "executor"]
+LOCAL = ["training", "python", "training", "python", "training"]
+STANDALONE = ["executor", "training", "python", "executor", "training"]
 HALTED = ["halted-training", "halted-python"]
 AWAY_SECONDS = 10
 
@@ -60,24 +59,6 @@ def undisturbed(train: Train) -> list[np.ndarray]:
     return insitu.load(str(train("local[2]", [])[1])).model.get_weights()
 
 
-def test_killed_worker_is_restarted_from_the_checkpoint(spark: SparkSession, tmp_path: Path, seed: int) -> None:
-    """The quick one of these tests, in a session of its own process."""
-    data = write_rows(tmp_path / "data", digit_rows(train=640, validation=33))
-    recipe = parse(recipe_tree(workers=2, epochs=3, checkpoint={"every_steps": 10}))
-    (kill,) = random_kills(["training"], seed, steps=3 * STEPS_PER_EPOCH)
-    gateway: Any = spark.sparkContext._gateway
-    killer = Killer([kill], spark.sparkContext.applicationId, psutil.Process(gateway.proc.pid))
-    runs: dict[str, Listener] = {"undisturbed": lambda event: None, "killed": killer}
-    restarts, weights = [], []
-    for name, listener in runs.items():
-        output = str(tmp_path / name)
-        restarts.append(insitu.train(spark, recipe, data=data, output=output, listener=listener)["restarts"])
-        weights.append(insitu.load(output).model.get_weights())
-    assert restarts == [0, 1], f"seed {SEED}, kill {kill}"
-    for ours, theirs in zip(*weights, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
-
-
 @pytest.mark.slow
 def test_output_that_is_away_when_a_worker_dies_costs_no_step(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -107,11 +88,13 @@ def test_output_that_is_away_when_a_worker_dies_costs_no_step(
     assert [path.name for path in place.iterdir()] == ["model"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "sorts"),
-    [("local[2]", LOCAL), ("standalone", STANDALONE), ("local[2]", HALTED)],
-    ids=["local", "standalone", "halted"],
+    [
+        pytest.param("local[2]", LOCAL, id="local"),
+        pytest.param("standalone", STANDALONE, id="standalone"),
+        pytest.param("local[2]", HALTED, id="halted", marks=pytest.mark.slow),
+    ],
 )
 def test_disturbed_workers_cost_nothing_but_time(
     where: str, sorts: list[str], train: Train, undisturbed: list[np.ndarray], request: pytest.FixtureRequest, seed: int
