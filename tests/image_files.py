@@ -40,12 +40,22 @@ def red_green_blue_jpeg() -> bytes:
     return without_segment(save(Image.fromarray(RGB), "JPEG", keep_rgb=True, subsampling=0), b"\xff\xee")
 
 
+def upright_chroma_jpeg() -> bytes:
+    """A 4:4:0 JPEG file, which Pillow does not write: a 4:2:2 one whose pairs of blocks lie above each other."""
+    jpeg = bytearray(encode(np.asarray(Image.fromarray(RGB).resize((64, 32))), "JPEG", subsampling=1, quality=95))
+    frame = jpeg.index(b"\xff\xc0")
+    jpeg[frame + 5 : frame + 9] = struct.pack(">HH", 64, 32)
+    jpeg[frame + 11] = 0x12
+    return bytes(jpeg)
+
+
 ALPHA_TAG = struct.pack("<HHI", 338, 3, 1)  # of a TIFF file; then 1 where samples are multiplied by alpha, 2 where not
 PALETTE = Image.fromarray(RGB).quantize(16)
 FILES = {
     "jpeg": encode(RGB, "JPEG"),
     "jpeg 4:4:4": encode(RGB, "JPEG", subsampling=0),
     "jpeg 4:2:2": encode(RGB, "JPEG", subsampling=1, quality=95),
+    "jpeg 4:4:0": upright_chroma_jpeg(),
     "jpeg progressive": encode(RGB, "JPEG", progressive=True),
     "jpeg gray": encode(GRAY, "JPEG"),
     "jpeg cmyk": save(Image.fromarray(RGB).convert("CMYK"), "JPEG"),
