@@ -8,14 +8,16 @@ import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
-import pyspark
+from maven import SPARK_CLASS
 
 WORKERS = 2
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 15
+_DEPLOY = "org.apache.spark.deploy"
 
 
 @contextlib.contextmanager
@@ -25,33 +27,42 @@ def standalone_cluster(work_dir: Path) -> Iterator[str]:
     Args:
         work_dir: takes the executors' directories and the daemons' output.
     """
-    port, web_port = _free_port(), _free_port()
+    port, web_port = free_port(), free_port()
     url = f"spark://127.0.0.1:{port}"
     with contextlib.ExitStack() as daemons:
         address = ["--host", "127.0.0.1"]
         ports = ["--port", str(port), "--webui-port", str(web_port)]
-        daemons.enter_context(_daemon(work_dir, "master.Master", *address, *ports))
+        daemons.enter_context(daemon(work_dir, f"{_DEPLOY}.master.Master", *address, *ports))
         for _ in range(WORKERS):
             size = ["--cores", "1", "--memory", "4g", "--webui-port", "0", "--work-dir", str(work_dir)]
-            daemons.enter_context(_daemon(work_dir, "worker.Worker", *address, *size, url))
+            daemons.enter_context(daemon(work_dir, f"{_DEPLOY}.worker.Worker", *address, *size, url))
         _wait_for_workers(f"http://127.0.0.1:{web_port}/json/", work_dir)
         yield url
 
 
 @contextlib.contextmanager
-def _daemon(work_dir: Path, name: str, *args: str) -> Iterator[None]:
-    spark_class = Path(pyspark.__file__).parent / "bin/spark-class"
-    environment = os.environ | {"SPARK_LOCAL_IP": "127.0.0.1", "INSITU_LOG_DIR": str(work_dir)}
-    with (work_dir / f"{name}.out").open("ab") as output:
+def daemon(
+    work_dir: Path, name: str, *args: str, environment: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[subprocess.Popen]:
+    """Run a Java class with Spark's jars, until the end of the block.
+
+    Args:
+        work_dir: takes its output, as NAME.out.
+        name: of the class.
+        args: its own.
+        environment: in addition to this process's.
+    """
+    ours = {"SPARK_LOCAL_IP": "127.0.0.1", "INSITU_LOG_DIR": str(work_dir)}
+    with (work_dir / f"{name.rpartition('.')[2]}.out").open("ab") as output:
         process = subprocess.Popen(
-            [str(spark_class), f"org.apache.spark.deploy.{name}", *args],
-            env=environment,
+            [str(SPARK_CLASS), name, *args],
+            env={**os.environ, **ours, **environment},
             stdout=output,
             stderr=output,
             start_new_session=True,
         )
     try:
-        yield
+        yield process
     finally:
         stop_group(process)
 
@@ -66,7 +77,7 @@ def stop_group(process: subprocess.Popen) -> None:
     process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]

@@ -1,8 +1,6 @@
 """The examples of conf/schedules: their very command lines run, and the schedulers themselves take them."""
 
 import ast
-import hashlib
-import io
 import json
 import os
 import re
@@ -17,12 +15,12 @@ from xml.etree import ElementTree
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pyspark
 import pytest
 from pyspark.sql import SparkSession
 
 from insitu.errors import UserError
 from insitu.registry import Registry, Standing
+from maven import Jar
 from scored_models import IMAGES
 
 ROOT = Path(__file__).parent.parent
@@ -31,8 +29,9 @@ DAGS = SCHEDULES / "airflow/insitu_schedules.py"
 AIRFLOW = ROOT / "build/airflow"
 OOZIE = "{uri:oozie:workflow:1.0}"
 SPARK_ACTION = "{uri:oozie:spark-action:1.0}"
-OOZIE_CLIENT = ("org.apache.oozie", "oozie-client", "5.2.1")
-OOZIE_CLIENT_SHA256 = "f2eb9192268141258e9d16e1c5057fd84813ab67385677371105e62577486609"
+OOZIE_CLIENT = Jar(
+    "org.apache.oozie", "oozie-client", "5.2.1", "f2eb9192268141258e9d16e1c5057fd84813ab67385677371105e62577486609"
+)
 
 
 @pytest.fixture
@@ -226,16 +225,10 @@ class TestOozie:
     @pytest.mark.nightly
     @pytest.mark.parametrize("name", ["workflow", "coordinator"])
     def test_oozies_own_schemas_take_the_files(self, spark: SparkSession, tmp_path: Path, name: str) -> None:
-        """The schemas come from Oozie's client, which Ivy, one of Spark's jars, fetches from Maven Central."""
+        """The schemas come from Oozie's client."""
+        zipfile.ZipFile(OOZIE_CLIENT.fetch(tmp_path)).extractall(tmp_path)
         assert spark.sparkContext._gateway is not None and spark.sparkContext._jvm is not None
-        java, gateway = spark.sparkContext._jvm.java, spark.sparkContext._gateway
-        (ivy,) = (Path(pyspark.__file__).parent / "jars").glob("ivy-*.jar")
-        fetch = ["-dependency", *OOZIE_CLIENT, "-notransitive", "-confs", "default", "-cache", f"{tmp_path}/cache"]
-        program = [f"{java.lang.System.getProperty('java.home')}/bin/java", "-jar", str(ivy)]
-        subprocess.run([*program, *fetch, "-retrieve", f"{tmp_path}/[artifact].[ext]"], check=True)
-        content = (tmp_path / "oozie-client.jar").read_bytes()
-        assert hashlib.sha256(content).hexdigest() == OOZIE_CLIENT_SHA256
-        zipfile.ZipFile(io.BytesIO(content)).extractall(tmp_path)
+        gateway = spark.sparkContext._gateway
         xml = spark.sparkContext._jvm.javax.xml
         schemas = ("oozie-workflow-1.0", "oozie-coordinator-0.5", "spark-action-1.0", "email-action-0.2")
         sources = gateway.new_array(xml.transform.Source, len(schemas))

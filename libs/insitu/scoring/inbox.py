@@ -289,7 +289,8 @@ def _look(path: str) -> _Look:
     file_system, place = open_filesystem(path)
     with file_system.open(place, "rb") as source:
         begin = source.read(len(_MAGIC))
-        size = source.seek(0, 2)
+        source.seek(0, 2)  # hdfs-native's does not return the place
+        size = source.tell()
         if begin != _MAGIC or size < _LEAST_BYTES:
             return _Look(path, begin == _MAGIC, f"no Parquet file: {size} bytes starting with {begin!r}", 0, {})
         source.seek(size - _TAIL_BYTES)
