@@ -84,7 +84,7 @@ def test_a_stopped_run_is_locked_and_resumed(
 ) -> None:
     output = f"{hdfs.uri}/{engine}-stopped/model"
     with pytest.raises(KeyboardInterrupt):
-        insitu.train(spark, recipe(engine), data=data, output=output, listener=Interrupt(after_step=STEPS + 5))
+        insitu.train(spark, recipe(engine), data=data, output=output, listener=Interrupt(after_step=1))
     refused: list[str] = []
 
     def begin_another(event: dict[str, Any]) -> None:
@@ -95,7 +95,7 @@ def test_a_stopped_run_is_locked_and_resumed(
 
     summary = insitu.train(spark, recipe(engine), data=data, output=output, resume=True, listener=begin_another)
     assert refused
-    assert summary["resumed_from_step"] >= STEPS + 5
+    assert 1 <= summary["resumed_from_step"] < STEPS * EPOCHS
     assert_same(weights(output), undisturbed)
     assert hdfs.names(f"/{engine}-stopped") == ["model"]
 
@@ -154,21 +154,20 @@ def test_each_row_is_scored_once(spark: SparkSession, hdfs: Hdfs, small: str, tm
 
 
 def test_from_files_to_a_promoted_model(spark: SparkSession, hdfs: Hdfs, tmp_path: Path) -> None:
-    for row, (image, label) in enumerate(
-        zip(*(digit_rows(train=320)[name] for name in ("image", "label")), strict=True)
-    ):
+    rows = digit_rows(train=40, validation=20)
+    for number, (image, label) in enumerate(zip(rows["image"], rows["label"], strict=True)):
         (tmp_path / f"digits/{label}").mkdir(parents=True, exist_ok=True)
-        (tmp_path / f"digits/{label}/{row}.png").write_bytes(image)
+        (tmp_path / f"digits/{label}/{number}.png").write_bytes(image)
     files, place = hdfs.put(str(tmp_path / "digits"), "digits"), f"{hdfs.uri}/loop"
     data, model, quantised = f"{place}/data", f"{place}/model", f"{place}/quantised"
-    assert insitu.ingest(spark, data=files, output=data)["rows"] == 353
+    assert insitu.ingest(spark, data=files, output=data)["rows"] == 60
     small = recipe_tree(epochs=1) | {"model": {"name": "mcnn", "options": {"width": 0.25}}}
     small["data"]["size"] = [64, 64]
     insitu.train(spark, parse(small), data=data, output=model)
-    insitu.quantize(spark, model=model, data=data, output=quantised, max_drop=1)
+    insitu.quantize(spark, model=model, data=data, output=quantised, max_drop=0.99)
     registry = f"{place}/registry"
     assert insitu.promote(spark, candidate=quantised, registry=registry, holdout=data, precision="int8")["promoted"]
-    assert score_batch(spark, models=[registry], data=data, output=f"{place}/scores")["rows"] == 353
+    assert score_batch(spark, models=[registry], data=data, output=f"{place}/scores")["rows"] == 60
     assert hdfs.names("/loop") == ["data", "model", "quantised", "registry", "scores"]
 
 

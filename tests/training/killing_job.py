@@ -1,8 +1,9 @@
 """A training job that kills or halts its own workers: `spark-submit killing_job.py DATA OUTPUT KILLS RECIPE`.
 
-KILLS is a JSON list of [step, victim]: after that step a random process of that sort gets SIGKILL, or SIGSTOP where
-the victim begins with `halted-`. Victims: `training`, the process that runs TensorFlow; `python`, Spark's Python
-worker above it; `executor`, an executor's JVM. RECIPE is a recipe as JSON.
+KILLS is a JSON list of [step, victim]: once a step event or a checkpoint of that step or a later one is heard of, a
+random process of that sort gets SIGKILL, or SIGSTOP where the victim begins with `halted-`. Victims: `training`, the
+process that runs TensorFlow; `python`, Spark's Python worker above it; `executor`, an executor's JVM. RECIPE is a
+recipe as JSON.
 """
 
 import json
@@ -38,7 +39,7 @@ class Killer:
     def __call__(self, event: dict[str, Any]) -> None:
         if event["event"] == "restart":
             print(f"restart: {event['reason']}", file=sys.stderr)
-        if event["event"] != "step" or not self._kills or event["step"] < self._kills[0][0]:
+        if event["event"] not in ("step", "checkpoint") or not self._kills or event["step"] < self._kills[0][0]:
             return
         _, victim = self._kills.pop(0)
         process = self._random.choice(self._victims(victim.removeprefix("halted-")))

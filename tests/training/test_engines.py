@@ -174,6 +174,7 @@ class TestEngine:
         assert summary["epochs"] == len(history_of(output)) == 3
         assert summary["metrics"] == history_of(output)[0]["validation"]
 
+    @pytest.mark.slow
     def test_run_is_resumed_by_another_number_of_workers(
         self, spark: SparkSession, engine: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -21,7 +21,7 @@ from training.digits_rows import digit_rows, recipe_tree, write_rows
 from training.killing_job import Killer
 
 JOB = Path(__file__).parent / "killing_job.py"
-STEPS_PER_EPOCH, EPOCHS = 20, 8
+STEPS_PER_EPOCH, EPOCHS = 20, 6
 LOCAL = ["training", "python", "training", "python", "training"]
 STANDALONE = ["executor", "training", "python", "executor", "training"]
 HALTED = ["halted-training", "halted-python"]
@@ -29,7 +29,7 @@ AWAY_SECONDS = 10
 
 
 def random_kills(victims: list[str], seed: int, *, steps: int = STEPS_PER_EPOCH * EPOCHS) -> list[tuple[int, str]]:
-    """Each victim at a random step of its own part of the run, whose last third is left to the pace of step events."""
+    """Each victim at a random step of its own part of the run, whose last third is left to the pace of events."""
     part = 2 * steps // 3 // len(victims)
     rng = random.Random(seed)
     return [(place * part + rng.randrange(5, part - 5), victim) for place, victim in enumerate(victims)]

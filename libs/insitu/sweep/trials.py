@@ -16,7 +16,7 @@ from optuna.trial import Trial, TrialState
 
 from insitu import artifact
 from insitu.cluster.executors import executor_cores, wait_for_executors
-from insitu.cluster.filesystem import open_filesystem, qualify, say
+from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, open_filesystem, qualify, say
 from insitu.errors import UserError, WorkerError, WorkerLost
 from insitu.recipe import Recipe, load
 from insitu.sweep.picture import save_picture
@@ -162,7 +162,7 @@ def _study(scratch: Path, output: str, arguments: dict[str, Any], drawn: list[Pa
         study.enqueue_trial(params)
     try:
         file_system.makedirs(path)
-    except OSError as error:
+    except FILE_SYSTEM_ERRORS as error:
         raise UserError("--output", f"{output} cannot be made ({error})", "name a place that can") from None
     artifact.upload(scratch / JOURNAL, f"{output}/{JOURNAL}")
     return study
