@@ -39,7 +39,7 @@ test-slow: setup-dev
 	@$(IN_ENV) && pytest $(PARALLEL) -m slow
 
 # The real digits to their published accuracy, on a standalone cluster, with BigDL and at 32 times the batch; what needs a
-# download: Airflow (200 MB in build/) and Oozie's schemas.
+# download: a real HDFS and Airflow (40 and 200 MB in build/), Oozie's schemas.
 test-nightly: setup-dev
 	@$(IN_ENV) && pytest -m nightly
 

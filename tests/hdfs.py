@@ -22,7 +22,7 @@ _DATANODE = "org.apache.hadoop.hdfs.server.datanode.DataNode"
 
 
 class Hdfs:
-    """A running one.
+    """A running HDFS, whose NameNode can be stopped and started.
 
     Attributes:
         uri: of its root, without a slash at its end.

@@ -54,7 +54,10 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.mark.parametrize(
     ("name", "activation", "engine_type"),
-    [("densenet121", "sigmoid", "mkldnn"), ("inception_v1", "softmax", "mklblas")],
+    [
+        pytest.param("densenet121", "sigmoid", "mkldnn", marks=pytest.mark.slow),
+        ("inception_v1", "softmax", "mklblas"),
+    ],
 )
 def test_scores_are_kerass(spark: SparkSession, tmp_path: Path, name: str, activation: str, engine_type: Any) -> None:
     """DenseNet normalises batches, Inception pools to "same" sizes.

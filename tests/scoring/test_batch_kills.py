@@ -58,7 +58,7 @@ def killed(arguments: list[str], rng: random.Random) -> bool:
         for _ in range(rng.randint(1, 4)):
             while not batches.acquire(timeout=0.05) and process.poll() is None:
                 pass
-        time.sleep(rng.uniform(0, 4))
+        time.sleep(rng.uniform(0, 2))
         if process.poll() is not None:
             assert process.returncode == 0
             return False

@@ -223,6 +223,7 @@ class TestEngine:
         np.testing.assert_allclose(np.sort(kept["input_mean"]), np.sort(means), rtol=0, atol=1e-6)
         assert set(kept["input_height"].to_pylist()) == set(kept["input_width"].to_pylist()) == {8}
 
+    @pytest.mark.slow
     def test_gradient_of_two_workers_is_that_of_one_big_batch(
         self, spark: SparkSession, engine: str, data: str, tmp_path: Path
     ) -> None:
