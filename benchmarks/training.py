@@ -21,7 +21,11 @@ _FEWEST_STEPS = 4
 
 
 def _layouts(job: Job) -> tuple[Job, Job]:
-    """A worker a core, which exchange gradients in bf16, and one worker of all cores, with the same global batch."""
+    """A worker a core, which exchange gradients in bf16, and one worker of all cores, with the same global batch.
+
+    Both keep decoded images in memory, as their peers do.
+    """
+    job = replace(job, settings=(*job.settings, "data.cache_mib=1024"))
     one = replace(job, workers=1, local_batch=job.workers * job.local_batch)
     return replace(job, settings=(*job.settings, "training.gradients=bf16")), one
 

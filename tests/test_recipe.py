@@ -139,6 +139,7 @@ TENSOR = {"size": None, "tensor_shape": [64, 32]}
         (TENSOR | {"tensor_shape": [4, 4, 4, 4]}, {}, "data.tensor_shape: tuple should have at most 3 items"),
         (TENSOR | {"tensor_shape": [64, 0]}, {}, "data.tensor_shape.1: input should be greater than 0, got 0"),
         (TENSOR | {"channels": 3}, {}, "data.channels: 3, which is for images, and data.tensor_shape reads tensors"),
+        (TENSOR | {"cache_mib": 64}, {}, "data.cache_mib: 64, which is for images, and data.tensor_shape"),
         (TENSOR | {"image_column": "scan"}, {}, "data.image_column: scan, which is for images, and data.tensor_shape"),
         ({"tensor_column": "x"}, {}, "data.tensor_column: x, which is for tensors, and data.size reads images"),
         (

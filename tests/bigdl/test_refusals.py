@@ -26,6 +26,7 @@ GIB = 2**30
         ("model", {"name": "densenet121", "normalization": "group"}, "model.normalization: BigDL has no group"),
         ("model", {"init": "parent", "freeze_trunk_epochs": 1}, "model.freeze_trunk_epochs: BigDL cannot train"),
         ("data", {"reader": "petastorm"}, "data.reader: BigDL reads Parquet in the JVM, not with petastorm"),
+        ("data", {"cache_mib": 1}, "data.cache_mib: BigDL keeps no decoded images"),
     ],
 )
 def test_recipe_is_refused_by_key(section: str, changes: dict[str, Any], message: str) -> None:

@@ -19,7 +19,7 @@ from insitu.data.decode import decode
 from insitu.errors import UserError, WorkerError
 from insitu.recipe import parse
 from insitu.training.engines.base import Listener
-from training.digits_rows import VALIDATION, digit_rows, recipe_tree, write_rows
+from training.digits_rows import TRAIN, VALIDATION, digit_rows, recipe_tree, write_rows
 
 PRECISION = {"orca": "bf16", "bigdl": "fp32"}
 """The engines, each with the precision that is its fastest."""
@@ -306,12 +306,16 @@ class TestOrca:
     def parent(spark: SparkSession, data: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
         return Run(spark, augmented(), data, tmp_path_factory.mktemp("parent") / "model")
 
-    def test_readers_train_the_same_weights(self, spark: SparkSession, parent: Run, data: str, tmp_path: Path) -> None:
+    def test_readers_and_a_cache_train_the_same_weights(
+        self, spark: SparkSession, parent: Run, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         tree = augmented()
-        tree["data"]["reader"] = "petastorm"
+        tree["data"] |= {"reader": "petastorm", "cache_mib": 1}
         petastorm = Run(spark, tree, data, tmp_path / "model")
         for ours, theirs in zip(parent.weights(), petastorm.weights(), strict=True):
             np.testing.assert_allclose(ours, theirs, atol=1e-5)
+        images = TRAIN + VALIDATION
+        assert f"cache: {images} of a worker's {images} images are decoded once" in capsys.readouterr().err
 
     def test_frozen_trunk_stays_and_head_learns(
         self, spark: SparkSession, parent: Run, data: str, tmp_path: Path

@@ -21,3 +21,5 @@ def check_recipe(recipe: Recipe) -> None:
         raise UserError("model.freeze_trunk_epochs", "BigDL cannot train a head on a frozen trunk", mend)
     if recipe.data.reader != "pyarrow":
         raise UserError("data.reader", f"BigDL reads Parquet in the JVM, not with {recipe.data.reader}", mend)
+    if recipe.data.cache_mib:
+        raise UserError("data.cache_mib", "BigDL keeps no decoded images", mend)

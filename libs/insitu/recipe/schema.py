@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
+NotNegativeInt = Annotated[int, Field(ge=0)]
 PositiveInt = Annotated[int, Field(gt=0)]
 TensorShape = Annotated[tuple[PositiveInt, ...], Field(min_length=2, max_length=3)]
 
@@ -56,6 +57,8 @@ class Data(Section):
     reader: Literal["pyarrow", "petastorm"] = "pyarrow"
     shuffle_mib: PositiveInt = 256
     """Rows are shuffled within windows of this many MiB of encoded data a worker."""
+    cache_mib: NotNegativeInt = 0
+    """Decoded images that a worker keeps in memory for the next epochs, in MiB; those beyond are decoded every time."""
     max_bad_fraction: Fraction = 0.01
     """The run stops when more than this share of the rows cannot be read, of the dataset or of one of `additions`."""
     additions: tuple[str, ...] = ()
@@ -78,10 +81,10 @@ class Data(Section):
             raise ValueError("data.size is of images, data.tensor_shape of tensors: set one of the two")
         return shape
 
-    @field_validator("channels", "image_column")
+    @field_validator("channels", "image_column", "cache_mib")
     @classmethod
     def _of_images(cls, value: object, info: ValidationInfo) -> object:
-        if value is not None and info.data.get("tensor_shape"):
+        if value and info.data.get("tensor_shape"):
             raise ValueError(f"{value}, which is for images, and data.tensor_shape reads tensors: leave it out")
         return value
 

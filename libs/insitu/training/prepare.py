@@ -9,6 +9,7 @@ from pyspark.sql import SparkSession
 
 from insitu.cluster.cpu import bf16_is_faster, executors_cpu_flags
 from insitu.data.additions import Addition, joined, open_addition, scan_additions
+from insitu.data.cache import cached_rows
 from insitu.data.dataset import Dataset, open_dataset
 from insitu.data.labels import MAX_CLASSES
 from insitu.data.pipeline import Source
@@ -262,3 +263,7 @@ def _print_plan(recipe: Recipe, prepared: Prepared, train: ShardPlan, validation
         f"rows are shuffled {min(train.window_rows, train.rows)} at a time",
         file=sys.stderr,
     )
+    if recipe.data.cache_mib:
+        rows = -(-(train.rows + validation.rows) // train.workers)
+        kept = min(rows, cached_rows(prepared.source.input.shape, recipe.data.cache_mib))
+        print(f"cache: {kept} of a worker's {rows} images are decoded once and kept in memory", file=sys.stderr)

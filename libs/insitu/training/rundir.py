@@ -17,7 +17,7 @@ T = TypeVar("T")
 _LOCK = "lock"
 _MAY_CHANGE = (
     *("training.workers", "training.threads", "training.epochs", "training.checkpoint", "training.max_restarts"),
-    *("training.silence_seconds", "training.bigdl.engine_type", "data.reader"),
+    *("training.silence_seconds", "training.bigdl.engine_type", "data.reader", "data.cache_mib"),
 )
 
 

@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,6 +20,7 @@ from insitu.cluster.executors import executor_cores, wait_for_executors
 from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, open_filesystem, persist, say
 from insitu.cluster.rendezvous import Missing, exchange
 from insitu.cluster.threads import openmp_environment, openmp_threads
+from insitu.data.cache import with_cache
 from insitu.errors import UserError
 from insitu.recipe import Recipe
 from insitu.training.checkpoints import load_checkpoint
@@ -69,6 +71,7 @@ def _fit(job: TrainingJob, layout: Layout, member: Member) -> None:
     from insitu.training.worker import distributed_batches, training_model
 
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    job = replace(job, source=with_cache(job.source, job.recipe.data.cache_mib))
     addresses = _addresses(job, layout, member)
     restored = _read(partial(load_checkpoint, job.checkpoints, job.resume_step)) if job.resume_step else None
     initial = _read(partial(load_weights, job.initial_weights)) if job.initial_weights and not restored else None
