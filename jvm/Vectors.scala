@@ -8,7 +8,7 @@ import org.apache.hadoop.fs.Path
 
 /** Vectors as files of little-endian float32, on any file system that Hadoop knows. */
 object Vectors {
-  private val ChunkBytes = 1 << 22
+  private val ChunkValues = 1 << 20
 
   /** Reads `count` values from value `from` on. */
   def read(uri: String, from: Int, count: Int, hadoop: Configuration): Array[Float] = {
@@ -17,10 +17,10 @@ object Vectors {
     val input = path.getFileSystem(hadoop).open(path)
     try {
       input.seek(4L * from)
-      val bytes = new Array[Byte](ChunkBytes)
+      val bytes = chunk(count)
       var done = 0
       while (done < count) {
-        val size = math.min(ChunkBytes / 4, count - done)
+        val size = math.min(bytes.length / 4, count - done)
         input.readFully(bytes, 0, 4 * size)
         ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN).asFloatBuffer().get(values, done, size)
         done += size
@@ -40,10 +40,10 @@ object Vectors {
     val path = new Path(uri)
     val output = path.getFileSystem(hadoop).create(path, true)
     try {
-      val bytes = new Array[Byte](ChunkBytes)
+      val bytes = chunk(count)
       var done = 0
       while (done < count) {
-        val size = math.min(ChunkBytes / 4, count - done)
+        val size = math.min(bytes.length / 4, count - done)
         ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN).asFloatBuffer().put(values, from + done, size)
         output.write(bytes, 0, 4 * size)
         done += size
@@ -60,4 +60,6 @@ object Vectors {
 
   def write(values: Array[Float], uri: String, hadoop: Configuration): Unit =
     write(values, 0, values.length, uri, hadoop)
+
+  private def chunk(count: Int): Array[Byte] = new Array[Byte](4 * math.min(ChunkValues, count))
 }

@@ -1,5 +1,6 @@
 """A network of the JVM's, given and giving numpy arrays."""
 
+from functools import lru_cache
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -14,13 +15,9 @@ class JvmNetwork:
     """`Network` behind py4j; images are [B, H, W, C] as Keras has them, already rescaled."""
 
     def __init__(self, spark: SparkSession, converted: Converted, engine: str, batch: int) -> None:
-        context: Any = spark.sparkContext
-        self._gateway = context._gateway
-        self._jvm = context._jvm
-        self._hadoop = context._jsc.hadoopConfiguration()
-        self._vectors = self._jvm.com.intel.analytics.bigdl.insitu.Vectors
+        self._jvm = _Jvm.of(spark)
         self._converted = converted
-        self.java = self._jvm.com.intel.analytics.bigdl.insitu.Network.build(converted.topology, engine, batch)
+        self.java = self._jvm.network.build(converted.topology, engine, batch)
 
     def replica(self) -> "JvmNetwork":
         copy = object.__new__(JvmNetwork)
@@ -32,14 +29,14 @@ class JvmNetwork:
         self.set_statistics(statistics)
 
     def set_statistics(self, values: np.ndarray) -> None:
-        self.java.setStatistics(self._floats(values))
+        self.java.setStatistics(self._jvm.floats(values))
 
     def weights(self) -> list[np.ndarray]:
         return self._converted.from_flat(self.parameters, self.statistics)
 
     @property
     def statistics(self) -> np.ndarray:
-        return self._numpy(self.java.statistics(), sum(variable.size for variable in self._converted.statistics))
+        return self._jvm.numpy(self.java.statistics(), sum(variable.size for variable in self._converted.statistics))
 
     @property
     def parameters(self) -> np.ndarray:
@@ -65,25 +62,45 @@ class JvmNetwork:
         self.java.backward(self._input, self._tensor(gradient))
 
     def _tensor(self, array: np.ndarray) -> Any:
-        shape = self._gateway.new_array(self._jvm.int, array.ndim)
-        for dimension, size in enumerate(array.shape):
-            shape[dimension] = size
-        tag = self._jvm.scala.reflect.ClassTag.Float()
-        numeric = self._singleton("TensorNumericMath$TensorNumeric$NumericFloat$")
-        return self._singleton("Tensor$").apply(self._floats(array), shape, tag, numeric)
-
-    def _singleton(self, name: str) -> Any:
-        return getattr(getattr(self._jvm.com.intel.analytics.bigdl.dllib.tensor, name), "MODULE$")
+        return self._jvm.tensor(self._jvm.floats(array), array.shape)
 
     def _tensor_numpy(self, tensor: Any) -> np.ndarray:
-        return self._numpy(tensor.storage().array(), tensor.nElement())
+        return self._jvm.numpy(tensor.storage().array(), tensor.nElement())
 
-    def _floats(self, array: np.ndarray) -> Any:
+
+class _Jvm:
+    """Scala's objects, each looked up once: py4j asks the JVM for every dot of a name."""
+
+    def __init__(self, spark: SparkSession) -> None:
+        context: Any = spark.sparkContext
+        bigdl = context._jvm.com.intel.analytics.bigdl
+        dllib = bigdl.dllib.tensor
+        self._gateway = context._gateway
+        self._int = context._jvm.int
+        self._hadoop = context._jsc.hadoopConfiguration()
+        self._vectors = bigdl.insitu.Vectors
+        self._tensor = getattr(getattr(dllib, "Tensor$"), "MODULE$")
+        numeric = getattr(getattr(dllib, "TensorNumericMath$TensorNumeric$NumericFloat$"), "MODULE$")
+        self._of_float = (context._jvm.scala.reflect.ClassTag.Float(), numeric)
+        self.network = bigdl.insitu.Network
+
+    @staticmethod
+    @lru_cache(maxsize=1)
+    def of(spark: SparkSession) -> "_Jvm":
+        return _Jvm(spark)
+
+    def tensor(self, floats: Any, shape: tuple[int, ...]) -> Any:
+        sizes = self._gateway.new_array(self._int, len(shape))
+        for dimension, size in enumerate(shape):
+            sizes[dimension] = size
+        return self._tensor.apply(floats, sizes, *self._of_float)
+
+    def floats(self, array: np.ndarray) -> Any:
         with TemporaryDirectory() as scratch:
             write_vector(array.ravel(), f"file://{scratch}/values")
             return self._vectors.read(f"file://{scratch}/values", self._hadoop)
 
-    def _numpy(self, floats: Any, count: int) -> np.ndarray:
+    def numpy(self, floats: Any, count: int) -> np.ndarray:
         with TemporaryDirectory() as scratch:
-            self._vectors.write(floats, 0, count, f"file://{scratch}/values", self._hadoop)
-            return read_vector(f"file://{scratch}/values")
+            self._vectors.append(floats, f"{scratch}/values")
+            return read_vector(f"file://{scratch}/values")[:count]
