@@ -24,10 +24,15 @@ import scala.reflect.classTag
 final class Exchange(run: String, rank: Int, workers: Int, size: Int, truncated: Boolean) {
   private val manager = SparkEnv.get.blockManager
   private val others = (0 until workers).filter(_ != rank)
-  private val gradientBlocks = others.map { to =>
-    to -> publish(gradientBlock(rank, to), slice(to)._2 * (if (truncated) 2 else 4))
-  }.toMap
-  private val weightBlocks = if (others.isEmpty) Nil else Seq(publish(weightBlock(rank), 4 * length))
+  private val (gradientBlocks, weightBlocks) =
+    try {
+      val gradients = others.map(to => to -> publish(gradientBlock(rank, to), slice(to)._2 * (if (truncated) 2 else 4)))
+      (gradients.toMap, if (others.isEmpty) Nil else Seq(publish(weightBlock(rank), 4 * length)))
+    } catch {
+      case error: Throwable =>
+        close()
+        throw error
+    }
 
   /** First element and length of this worker's slice. */
   def start: Int = slice(rank)._1
@@ -95,7 +100,7 @@ final class Exchange(run: String, rank: Int, workers: Int, size: Int, truncated:
     // Of a task that Spark repeats: to put it again would keep the old one, in which nobody writes any more.
     if (manager.getStatus(block).isDefined) manager.removeBlock(block)
     if (!manager.putBytes(block, buffer, StorageLevel.MEMORY_ONLY_SER)(classTag[Array[Byte]]))
-      throw new BlockMissing(s"no room for $bytes bytes to exchange: give the executors more memory")
+      throw new NoRoom(s"no storage memory for $bytes bytes of gradients or weights")
     Exchange.here.put(block, array)
     array
   }
@@ -110,6 +115,9 @@ final class Exchange(run: String, rank: Int, workers: Int, size: Int, truncated:
 
 /** What another worker should have published is not there. */
 final class BlockMissing(message: String) extends RuntimeException(message)
+
+/** Spark's storage memory, a share of the heap, has no room for what this worker publishes. */
+final class NoRoom(message: String) extends RuntimeException(message)
 
 private object Exchange {
 

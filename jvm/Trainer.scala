@@ -50,9 +50,10 @@ final class Trainer(spark: SparkSession, settingsJson: String) {
     losses.sum / settings.globalBatch
   }
 
-  /** Gives all workers the same statistics, for the validation that begins. */
+  /** Before the calls of `validate`: all workers get the same statistics, and start at their first row. */
   def beginValidation(): Unit = inGroup("validation begins") {
     shareStatistics()
+    onWorkers(_.beginValidation())
   }
 
   /** Scores some more validation rows of each worker, which are added to the driver's own files `scores-RANK` and

@@ -36,7 +36,13 @@ final class Worker(
     first +: Array.fill(count - 1)(first.replica())
   }
   private val weights = Worker.values(networks.head.parameters)
-  private val exchange = new Exchange(run, rank, workers, weights.length, truncated)
+  private val exchange =
+    try new Exchange(run, rank, workers, weights.length, truncated)
+    catch {
+      case error: Throwable =>
+        networks.foreach(_.release())
+        throw error
+    }
   private val own = new Array[Float](exchange.length)
   private var sum = Array.emptyFloatArray
   private val batches = new TrainingBatches(
@@ -115,23 +121,27 @@ final class Worker(
 
   def setStatistics(values: Array[Float]): Unit = networks.foreach(_.setStatistics(values))
 
-  /** Scores the next `batches` batches of this worker's validation rows, with the weights that the first call found.
+  /** Before the calls of `validate`, which score with the weights that all workers have now. */
+  def beginValidation(): Unit = unlessFailed {
+    endValidation()
+    exchange.getWeights(own, weights)
+    networks.foreach(_.evaluate())
+    validating = Some(new ValidationBatches(validation, source, localBatch, windowRows, threads, hadoop))
+  }
+
+  /** Scores the next `batches` batches of this worker's validation rows.
     *
-    * @return no rows once all are scored; the next call begins anew.
+    * @return no rows once all are scored.
     */
   def validate(batches: Int): Scored = unlessFailed {
-    val rows = validating.getOrElse {
-      exchange.getWeights(own, weights)
-      networks.foreach(_.evaluate())
-      new ValidationBatches(validation, source, localBatch, windowRows, threads, hadoop)
-    }
-    validating = Some(rows)
     val scored = ArrayBuffer.empty[Scored]
-    while (scored.length < batches && rows.hasNext) {
-      val batch = rows.next()
-      scored += Scored(scores(batch), batch.labels, batch.rows)
+    for (rows <- validating) {
+      while (scored.length < batches && rows.hasNext) {
+        val batch = rows.next()
+        scored += Scored(scores(batch), batch.labels, batch.rows)
+      }
+      if (!rows.hasNext) endValidation()
     }
-    if (scored.isEmpty) endValidation()
     Scored(scored.toArray.flatMap(_.scores), scored.toArray.flatMap(_.labels), scored.map(_.rows).sum)
   }
 

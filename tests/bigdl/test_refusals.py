@@ -1,6 +1,8 @@
 """What BigDL cannot do is said by name, before any work."""
 
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ from pyspark.sql import SparkSession
 import insitu
 from insitu import models
 from insitu.bigdl.convert import convert
-from insitu.bigdl.memory import estimate
+from insitu.bigdl.memory import Memory, check_memory, estimate
 from insitu.errors import UserError
 from insitu.recipe import parse
 from insitu.training.run import check
@@ -64,3 +66,48 @@ def test_memory_of_densenet_is_seen_to_need_mkldnn() -> None:
     )
     assert blas.heap > 10 * GIB > 4 * GIB > dnn.heap
     assert dnn.native > GIB > blas.native == 0
+
+
+@pytest.mark.parametrize(
+    ("master", "settings", "needed", "message"),
+    [
+        (
+            "spark://host:7077",
+            {},
+            Memory(2 * GIB, 0),
+            r"spark\.executor\.memory: 1g, and 9 images an executor under mkldnn",
+        ),
+        ("spark://host:7077", {"spark.executor.memory": "2g"}, Memory(2 * GIB, 9 * GIB), None),
+        (
+            "yarn",
+            {"spark.executor.memory": "8g"},
+            Memory(GIB, GIB),
+            r"spark\.executor\.memoryOverhead: 819m, and 9 images",
+        ),
+        ("yarn", {"spark.executor.memory": "8g"}, Memory(GIB, 800 * 2**20), None),
+        (
+            "yarn",
+            {},
+            Memory(GIB, 400 * 2**20),
+            r"spark\.executor\.memoryOverhead: 384m, and 9 images .* need about 512m",
+        ),
+        ("yarn", {"spark.executor.memoryOverhead": "2g"}, Memory(GIB, 2 * GIB), None),
+        ("yarn", {"spark.executor.memoryOverheadFactor": "0.9"}, Memory(GIB, 900 * 2**20), None),
+        ("k8s://host", {"spark.executor.memory": "10g"}, Memory(GIB, 4 * GIB), None),
+        (
+            "k8s://host",
+            {"spark.executor.memory": "10g"},
+            Memory(GIB, 5 * GIB),
+            r"memoryOverhead: 4g, .* need about 5g; give ",
+        ),
+    ],
+)
+def test_memory_of_executors_is_compared_with_sparks_settings(
+    spark: SparkSession, master: str, settings: dict[str, str], needed: Memory, message: str | None
+) -> None:
+    """The session is a stand-in but for its JVM, which reads sizes: no test has a YARN."""
+    jvm = SimpleNamespace(sc=lambda: SimpleNamespace(isLocal=lambda: False))
+    context = SimpleNamespace(master=master, getConf=lambda: settings, _jvm=spark.sparkContext._jvm, _jsc=jvm)
+    session: Any = SimpleNamespace(sparkContext=context)
+    with pytest.raises(UserError, match=message) if message else nullcontext():
+        check_memory(session, needed, "mkldnn", images=9)

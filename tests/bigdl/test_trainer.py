@@ -23,6 +23,7 @@ class SlowWorkers:
 
     def __init__(self) -> None:
         self._calls = iter([*range(1, CALLS + 1), 0])
+        self.ended: list[str] = []
 
     def start(self) -> list[str]:
         return []
@@ -43,10 +44,10 @@ class SlowWorkers:
         return 2
 
     def cancel(self) -> None:
-        pass
+        self.ended.append("cancelled")
 
     def close(self) -> None:
-        pass
+        self.ended.append("closed")
 
 
 def made(interrupts: DeferredInterrupts, *, silence_seconds: float) -> Trainer:
@@ -84,6 +85,23 @@ def test_checkpoint_is_written_to_its_end(workers: Trainer) -> None:
 def test_step_that_does_not_end_is_given_up(workers: Trainer) -> None:
     with pytest.raises(KeyboardInterrupt):
         workers.step(0, 0.1)
+
+
+@pytest.mark.parametrize("fails", [True, False], ids=["raises", "hangs"])
+def test_workers_whose_start_fails_are_ended(fails: bool) -> None:
+    with DeferredInterrupts(lambda: None) as interrupts:
+        trainer = made(interrupts, silence_seconds=1)
+        java = trainer._trainer
+
+        def start() -> list[str]:
+            while not fails and "cancelled" not in java.ended:
+                time.sleep(0.1)
+            raise OSError("the initial weights cannot be read")
+
+        java.start = start
+        with pytest.raises(OSError if fails else WorkerLost), trainer:
+            pass
+        assert java.ended == ["cancelled", "closed"]
 
 
 def test_step_longer_than_the_silence_is_a_lost_worker() -> None:

@@ -133,6 +133,20 @@ def test_multilabel_steps_are_kerass(spark: SparkSession, tmp_path: Path, class_
     assert_equal(ours, theirs, build_model(chosen, labels.shape[1]).get_weights())
 
 
+def test_each_validation_row_is_scored_once(spark: SparkSession, tmp_path: Path) -> None:
+    """One worker has as many as two calls score, the other one more: it is done a call later."""
+    rows = digit_rows(train=20, validation=2 * 8 * 2 + 1)
+    tree = recipe("mklblas", workers=2, optimizer=OPTIMIZERS["sgd"]).model_dump(mode="json")
+    tree["training"] |= {"global_batch": 2, "epochs": 1}
+    output = str(tmp_path / "model")
+    summary = insitu.train(spark, parse(tree), data=write_rows(tmp_path / "data", rows), output=output)
+    decode = insitu.data.decode.decode
+    images = np.stack([decode(image, size=SIZE, channels=1) for image in rows["image"][20:]])
+    scores = insitu.load(output).model.predict(images, verbose=0)
+    loss = tf.keras.losses.sparse_categorical_crossentropy(np.array(rows["label"][20:]), scores)
+    assert summary["metrics"]["loss"] == pytest.approx(float(np.mean(loss)), rel=1e-4)
+
+
 def test_truncated_exchange_ends_near_the_exact_one(
     spark: SparkSession, data: str, tmp_path: Path, exact: tuple[Recipe, list[np.ndarray]]
 ) -> None:

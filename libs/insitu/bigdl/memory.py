@@ -47,8 +47,9 @@ def estimate(
         row_bytes: of a row that the network reads.
         window: bytes of the encoded rows that are shuffled together.
     """
-    # Each thread decodes a batch ahead; one waits, one is in use, twice: as pixels and as the network reads them.
-    batches = (threads + 3) * local_batch * row_bytes + 2 * window
+    # Training and, meanwhile, validation hold a batch ahead of each thread and one that waits; one is in use, twice: as
+    # pixels and as the network reads them.
+    batches = (2 * (threads + 1) + 2) * local_batch * row_bytes + 2 * window
     parameters = _FLOAT * sum(variable.size for variable in converted.parameters)
     activations = 2 * _FLOAT * local_batch * sum(node.outputs for node in converted.nodes)
     if engine_type == "mkldnn":
@@ -88,10 +89,11 @@ def check_memory(spark: "SparkSession", needed: Memory, engine_type: str, *, ima
 
 def _too_small(setting: str, given: int, needed: int, engine_type: str, images: int) -> UserError:
     less = ", or training.bigdl.engine_type=mkldnn" if engine_type == "mklblas" else ""
+    enough = _rounded_up(needed)
     return UserError(
         setting,
-        f"{_gib(given)}, and {images} images an executor under {engine_type} need about {_gib(needed)}",
-        f"give --conf {setting}={_gib(needed)}, or a smaller training.global_batch{less}",
+        f"{_size(given)}, and {images} images an executor under {engine_type} need about {enough}",
+        f"give --conf {setting}={enough}, or a smaller training.global_batch{less}",
     )
 
 
@@ -102,6 +104,11 @@ def _bytes(spark: "SparkSession", setting: str, default: str) -> int:
     return int(jvm.org.apache.spark.network.util.JavaUtils.byteStringAsMb(value)) * 2**20
 
 
-def _gib(size: int) -> str:
-    """As Spark's settings are written, rounded up."""
-    return f"{-(-size // 2**30)}g"
+def _rounded_up(size: int) -> str:
+    step = 2**30 if size > 4 * 2**30 else 2**28
+    return _size(-(-size // step) * step)
+
+
+def _size(size: int) -> str:
+    """As Spark's settings are written."""
+    return f"{size // 2**20}m" if size % 2**30 else f"{size // 2**30}g"

@@ -11,10 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from insitu.cluster.executors import describe_loss, executor_ids, removal_reason
+from insitu.cluster.executors import describe_loss, executor_ids, is_local, removal_reason
 from insitu.cluster.interrupts import LONGEST_STOP_SECONDS, STOP_SECONDS, DeferredInterrupts
 from insitu.cluster.threads import core_numbers
-from insitu.errors import WorkerError, WorkerLost
+from insitu.errors import UserError, WorkerError, WorkerLost
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -33,6 +33,7 @@ _PASSING_ERRORS = ("java.io.", "java.net.", "java.nio.file.", "org.apache.hadoop
 """What a file system or a network that is full or away raises."""
 _LOSSES = ("com.intel.analytics.bigdl.insitu.WorkerGone", "org.apache.spark.insitu.BlockMissing")
 """What a worker raises where another one, or itself, has got lost."""
+_NO_ROOM = "org.apache.spark.insitu.NoRoom"
 
 
 class _Passing(WorkerLost):
@@ -71,7 +72,11 @@ class Trainer:
 
     def __enter__(self) -> "Trainer":
         """Make the workers."""
-        self.cores = [core_numbers(ranges) for ranges in self._call(self._trainer.start)]
+        try:
+            self.cores = [core_numbers(ranges) for ranges in self._call(self._trainer.start)]
+        except BaseException as error:
+            self.__exit__(type(error))
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -146,9 +151,15 @@ class Trainer:
             return WorkerLost(lost)
         if not what:
             return WorkerError(failure)
+        if what.startswith(_NO_ROOM):
+            return self._no_room(what.splitlines()[0].removeprefix(f"{_NO_ROOM}: "))
         kinds = {_PASSING_ERRORS: _Passing, _LOSSES: WorkerLost}
         kind = next((kind for names, kind in kinds.items() if what.startswith(names)), WorkerError)
         return kind(f"rank {rank} on {self._hosts[rank]}:\n{what}")
+
+    def _no_room(self, told: str) -> UserError:
+        setting = "spark.driver.memory" if is_local(self._spark) else "spark.executor.memory"
+        return UserError(setting, told, "raise it or spark.memory.fraction, or unpersist what is cached there")
 
     def _lost(self, seconds: float) -> str:
         """Which executors are gone, once Spark knows; "" where it knows of none by then."""

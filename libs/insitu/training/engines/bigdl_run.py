@@ -71,6 +71,7 @@ class BigdlRun:
         self._history: list[dict[str, Any]] = record["history"]
         self._epoch_loss, self._epoch_steps = record["loss"], record["steps"]
         self._step_seconds: list[float] = []
+        self._reported = 0
         self._stopped = bool(restored and restored.stopped)
         self._told_of_loss = False
 
@@ -85,8 +86,13 @@ class BigdlRun:
 
     def _train_epoch(self, epoch: int) -> None:
         steps, timed = self._job.train.steps, len(self._step_seconds)
+        begun = time.perf_counter()
         for step in range(self._step % steps, steps):
             self._train_step(epoch, step)
+            ended = time.perf_counter()
+            self._step_seconds.append(ended - begun)
+            begun = ended
+            self._report_step(epoch)
         done = self._step_seconds[timed:]
         self._validate(epoch)
         entry = {
@@ -94,7 +100,7 @@ class BigdlRun:
             "step": (epoch + 1) * steps,
             "loss": self._epoch_loss / steps,
             "learning_rate": self._current_rate,
-            "images_per_second": self._job.recipe.training.global_batch * len(done) / sum(done),
+            "images_per_second": self._speed(done),
             "validation": self._metrics,
         }
         self._history.append(entry)
@@ -110,26 +116,31 @@ class BigdlRun:
     def _train_step(self, epoch: int, step: int) -> None:
         scale = self._plateau.multiplier if self._plateau else 1.0
         self._current_rate = scale * self._rate.at(self._step)
-        started = time.perf_counter()
-        loss = self._trainer.step(self._step, self._current_rate)
-        self._step_seconds.append(time.perf_counter() - started)
+        self._epoch_loss += self._trainer.step(self._step, self._current_rate)
         self._step += 1
-        self._epoch_loss += loss
         self._epoch_steps += 1
-        if self._step == self._job.first_step + 1 or time.monotonic() - self._reported_at >= _REPORT_SECONDS:
-            self._reported_at = time.monotonic()
-            self._listener(
-                {
-                    "event": "step",
-                    "step": self._step,
-                    "epoch": epoch,
-                    "loss": self._epoch_loss / self._epoch_steps,
-                    "learning_rate": self._current_rate,
-                    "images_per_second": self._job.recipe.training.global_batch / self._step_seconds[-1],
-                }
-            )
         if step + 1 < self._job.train.steps:
             self._save_if_due()
+
+    def _report_step(self, epoch: int) -> None:
+        if self._step > self._job.first_step + 1 and time.monotonic() - self._reported_at < _REPORT_SECONDS:
+            return
+        since = self._step_seconds[self._reported :]
+        self._reported_at, self._reported = time.monotonic(), len(self._step_seconds)
+        self._listener(
+            {
+                "event": "step",
+                "step": self._step,
+                "epoch": epoch,
+                "loss": self._epoch_loss / self._epoch_steps,
+                "learning_rate": self._current_rate,
+                "images_per_second": self._speed(since),
+            }
+        )
+
+    def _speed(self, step_seconds: list[float]) -> float:
+        """Images a second of some steps, with what happened between them."""
+        return self._job.recipe.training.global_batch * len(step_seconds) / sum(step_seconds)
 
     def _validate(self, epoch: int) -> None:
         rows, source = self._job.validation.rows, self._job.source
