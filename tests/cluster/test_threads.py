@@ -68,6 +68,42 @@ def pinned(*, local_rank: int, threads: int) -> list[list[int]]:
     return json.loads(done.stdout)
 
 
+def test_processes_that_score_share_the_cores_out(tmp_path: Path) -> None:
+    """One that comes when none are left is not bound; one that ends leaves its cores to the next."""
+    cores = sorted(os.sched_getaffinity(0))
+    code = (
+        "import os, sys\n"
+        "from insitu.cluster.threads import claim_cores\n"
+        "print(*claim_cores(1), '|', *sorted(os.sched_getaffinity(0)), flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+
+    def begin() -> subprocess.Popen[str]:
+        environment = os.environ | {"TMPDIR": str(tmp_path)}
+        command, pipe = [sys.executable, "-c", code], subprocess.PIPE
+        return subprocess.Popen(command, env=environment, text=True, stdin=pipe, stdout=pipe)
+
+    def claimed(process: "subprocess.Popen[str]") -> list[int]:
+        assert process.stdout
+        named, bound = process.stdout.readline().split("|")
+        assert named.split() == bound.split()
+        return [int(core) for core in named.split()]
+
+    processes = [begin() for _ in cores]
+    try:
+        assert sorted(claimed(process) for process in processes) == [[core] for core in cores]
+        processes.append(begin())
+        assert claimed(processes[-1]) == cores
+        processes[0].kill()
+        processes[0].wait()
+        processes.append(begin())
+        assert len(claimed(processes[-1])) == 1
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
 @seed(SEED)
 @given(hosts)
 def test_core_numbers_are_read_as_they_are_written(cores: list[int]) -> None:

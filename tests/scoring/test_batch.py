@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from pyspark.sql import Row, SparkSession
 
 import insitu
+from insitu.cluster.lock import locked
 from insitu.errors import UserError
 from insitu.scoring.batch import Request, conditions, score_batch
 from insitu.scoring.thresholds import ByColumn, Thresholds
@@ -148,9 +150,11 @@ def test_batches_of_files(spark: SparkSession, data: Path, tmp_path: Path, score
 def test_several_models_in_one_pass(
     spark: SparkSession, data: Path, tmp_path: Path, small: str, scored: Scored, expected: np.ndarray
 ) -> None:
+    """One that is there twice, as a registry and its current version are, scores once."""
     other = write_model(random_model("squeezenet", seed=2), tmp_path / "other")
+    twin = str(shutil.copytree(small, tmp_path / "twin"))
     add(data, "a.parquet", [0, 1])
-    summary = scored(models=[small, other])
+    summary = scored(models=[small, other, twin])
     rows = table(spark, tmp_path, "scores")
     assert len(rows) == 4
     theirs = insitu.load(other).model.predict(decoded(IMAGES[:2]), verbose=0)
@@ -224,6 +228,18 @@ def test_excluded_folders_leave_no_trace(spark: SparkSession, data: Path, tmp_pa
     assert row["source"] == f"file://{data}/site=north/bad.parquet"
     add(data, "outside.parquet", [1])
     assert scored(request=request)["rows"] == 0
+
+
+def test_a_column_that_is_a_folder_elsewhere_is_refused(data: Path, scored: Scored) -> None:
+    """Else the folder's value would be lost, and its rows with it."""
+    (data / "Site=north").mkdir()
+    add(data / "Site=north", "a.parquet", [0])
+    add(data, "b.parquet", [1], site=["south"])
+    with pytest.raises(
+        UserError, match=r"--data: site is a column of .*/b\.parquet and a folder above .*/a\.parquet, "
+    ):
+        scored(request=Request(where={"site": "north"}))
+    (data / "b.parquet").unlink()
 
 
 def test_the_same_types_by_other_writers(spark: SparkSession, data: Path, tmp_path: Path, scored: Scored) -> None:
@@ -358,6 +374,26 @@ def test_mistakes_are_named(data: Path, tmp_path: Path, scored: Scored) -> None:
     with pytest.raises(UserError, match=r"--output: it holds the scores of .*data in, not of .*elsewhere"):
         (tmp_path / "elsewhere").mkdir()
         scored(data=str(tmp_path / "elsewhere"))
+
+
+def test_a_second_job_is_refused_and_the_first_one_named(data: Path, tmp_path: Path, scored: Scored) -> None:
+    with (
+        locked(f"file://{tmp_path}/out/_insitu/lock", setting="--output", output="it"),
+        pytest.raises(
+            UserError, match=rf"--output: .*/out is being written by another job \(.*process {os.getpid()}, "
+        ),
+    ):
+        scored()
+
+
+def test_scores_alone_cannot_be_taken_away(data: Path, tmp_path: Path, scored: Scored) -> None:
+    """What was quarantined would be so once more."""
+    for number in range(2):
+        add(data, f"{number}.parquet", [number])
+        scored()
+    shutil.rmtree(tmp_path / "out/scores")
+    with pytest.raises(UserError, match=r"--output: .*/out has no scores any more, and still has quarantine; remove"):
+        scored()
 
 
 def test_an_output_without_its_record_is_refused(data: Path, tmp_path: Path, scored: Scored) -> None:

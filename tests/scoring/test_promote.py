@@ -217,6 +217,8 @@ def test_mistakes_are_named(
         try_to_promote("good", registry=models["other"])
     with pytest.raises(UserError, match=r"--precision: int8, and .* holds no int8/"):
         try_to_promote("good", precision="int8")
+    with pytest.raises(UserError, match=r"--thresholds: the model has no class '7'; its classes are 0, 1, 2"):
+        try_to_promote("good", thresholds=Thresholds(classes={"7": 0.5}))
     with pytest.raises(UserError, match=r"--holdout: .*nowhere does not exist"):
         try_to_promote("good", holdout=str(tmp_path / "nowhere"))
     unlabelled = write_rows(tmp_path / "unlabelled", {"image": IMAGES})

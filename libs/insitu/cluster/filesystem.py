@@ -84,7 +84,7 @@ def create(uri: str, content: bytes) -> bool:
     folder = path.rpartition("/")[0]
     makes_folder = not file_system.exists(folder)
     file_system.makedirs(folder, exist_ok=True)
-    exclusively = {"mode": "wb", "overwrite": False} if uri.startswith("hdfs:") else {"mode": "xb"}
+    exclusively = {"mode": "wb", "overwrite": False} if uri.startswith(("hdfs:", "viewfs:")) else {"mode": "xb"}
     opened = False
     try:
         with file_system.open(path, **exclusively) as target:

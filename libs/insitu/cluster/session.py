@@ -6,6 +6,8 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from insitu.errors import UserError
@@ -44,6 +46,18 @@ def spark_session(app_name: str) -> SparkSession:
         # Ctrl-C ends spark-submit's JVM too, and PySpark's handler would ask that JVM to cancel the jobs.
         signal.signal(signal.SIGINT, interrupt)
     return session
+
+
+@contextmanager
+def arrow_batches(spark: SparkSession, rows: int) -> Iterator[None]:
+    """Within the block Spark hands Python at most so many rows at a time; it counts no bytes."""
+    setting = "spark.sql.execution.arrow.maxRecordsPerBatch"
+    before = spark.conf.get(setting)
+    spark.conf.set(setting, rows)
+    try:
+        yield
+    finally:
+        spark.conf.set(setting, str(before))
 
 
 def check_master(master: str) -> None:

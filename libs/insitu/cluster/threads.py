@@ -14,6 +14,8 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from insitu.cluster.machine import usable_cores
+
 
 def worker_environment(threads: int) -> dict[str, str]:
     """The environment of a training worker that computes with `threads` cores."""
@@ -67,9 +69,12 @@ def claim_cores(threads: int) -> list[int]:
     score, share the cores out by file locks. The kernel takes a process's locks away when it ends.
 
     Returns:
-        `threads` cores that no other such process has; all that may be used, unbound, where none are left.
+        `threads` cores that no other such process has; all that may be used, unbound, where none are left, or where a
+        container's share is of the time of all cores: it does not see the locks of the containers beside it.
     """
     cores = sorted(os.sched_getaffinity(0))
+    if usable_cores() < len(cores):
+        return cores
     for first in range(0, len(cores) - threads + 1, threads):
         group = cores[first : first + threads]
         if _claimed(group):

@@ -14,6 +14,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from insitu.cluster.filesystem import qualify
+from insitu.cluster.session import arrow_batches
 from insitu.data.decode import BadImage, decode
 from insitu.errors import UserError
 
@@ -72,13 +73,8 @@ def bad_images(files: DataFrame) -> DataFrame:
 @contextmanager
 def small_batches(spark: SparkSession) -> Iterator[None]:
     """Within the block Spark hands few rows at a time to Python, since each is a whole image file."""
-    setting = "spark.sql.execution.arrow.maxRecordsPerBatch"
-    before = spark.conf.get(setting)
-    spark.conf.set(setting, _ARROW_ROWS)
-    try:
+    with arrow_batches(spark, _ARROW_ROWS):
         yield
-    finally:
-        spark.conf.set(setting, str(before))
 
 
 def _with_empty_files(spark: SparkSession, found: DataFrame) -> DataFrame:

@@ -8,8 +8,9 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from insitu import artifact
-from insitu.cluster.filesystem import open_filesystem, overwrite, qualify
+from insitu.cluster.filesystem import open_filesystem, overwrite, qualify, say
 from insitu.cluster.lock import locked
+from insitu.cluster.session import arrow_batches
 from insitu.errors import UserError
 from insitu.registry import find_model
 from insitu.scoring.batch_scorer import BatchScorer, Request
@@ -52,7 +53,7 @@ def score_batch(
     Args:
         spark: the session whose executors score.
         models: model directories, or registries for their current versions; every row is scored by each, and decoded
-            once for those that read alike.
+            once for those that read alike; one that is named twice scores once.
         data: a folder of Parquet files, of any of the dataset's conventions, or of images.
         output: a folder on any file system; only this function writes to it.
         request: what is asked of every batch.
@@ -74,6 +75,7 @@ def score_batch(
     for directory in directories:
         if not artifact.holds(directory, artifact.MODEL, setting="--model"):
             raise UserError("--model", f"{directory} holds no {artifact.MODEL}", "name an output of jobs/train_cnn.py")
+    directories = _each_once(directories)
     nothing_yet = is_empty(data, setting="--data")
     state = f"{output}/{_STATE}"
 
@@ -89,7 +91,10 @@ def score_batch(
         with recorded(output, scorer, run=lock.id):
             if not nothing_yet:
                 checkpoint = f"{state}/checkpoint"
-                each_batch_of_new_files(spark, data, checkpoint=checkpoint, most=request.files_per_batch, handle=scorer)
+                with arrow_batches(spark, batch):
+                    each_batch_of_new_files(
+                        spark, data, checkpoint=checkpoint, most=request.files_per_batch, handle=scorer
+                    )
     return {
         "output": output,
         "models": [artifact.identity(directory) for directory in directories],
@@ -141,6 +146,16 @@ def _ship(
         problem = f"drifted, and model {models[0].id} has no {artifact.REFERENCE}"
         raise UserError("--label-by", problem, "train it again, or take uncertain")
     return list(zip(models, references, strict=True))
+
+
+def _each_once(directories: Sequence[str]) -> list[str]:
+    """A registry may have come to the version that is named beside it."""
+    found: dict[str, str] = {}
+    for directory in directories:
+        first = found.setdefault(artifact.identity(directory), directory)
+        if first != directory:
+            say(f"--model: {directory} is the model of {first}, and scores once")
+    return list(found.values())
 
 
 class _Record:

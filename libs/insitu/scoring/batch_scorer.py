@@ -174,8 +174,8 @@ class BatchScorer:
         read = self._read(paths)
         try:
             return self._scored_rows(read, table)
-        except (Py4JJavaError, PySparkException):
-            damaged = damaged_files(self._spark, read.files) if read.parquet else {}
+        except (Py4JJavaError, PySparkException) as error:
+            damaged = damaged_files(self._spark, read.files) if read.parquet and _may_be_damage(error) else {}
             if not damaged:
                 raise
         sound = self._read([path for path in read.files if path not in damaged])
@@ -291,6 +291,12 @@ class BatchScorer:
                         f"{drift['statistic']} is not as in validation (PSI {drift['psi']:.2f}, KS {drift['ks']:.2f})"
                     )
                     print(f"batch {number}: drift: model {model['model']}: {told}", file=sys.stderr, flush=True)
+
+
+def _may_be_damage(error: Exception) -> bool:
+    """Whether Spark may have failed on a page of a Parquet file, and not because it was told to stop."""
+    told = str(error).lower()
+    return "parquet" in told and "cancelled" not in told
 
 
 _BY = "insitu by"

@@ -153,6 +153,7 @@ def read_rows(
     if not files:
         return Rows(None, [], bad, folders, parquet)
     _check_types([look for look in looks if look.rows])
+    _check_folders([look for look in looks if look.rows], places)
     frame = _parquet_rows(spark, files, root, id_column) if parquet else _image_rows(spark, files, root)
     frame = _with_folders(frame, [places[path] for path in files])
     columns = folders.union(frame.columns) - {ID, SOURCE, PLACE}
@@ -352,6 +353,15 @@ def _check_types(looks: Sequence[_Look]) -> None:
             if first.types[name] != kind:
                 problem = f"column {name} is {kind} in {look.path} and {first.types[name]} in {first.path}"
                 raise UserError("--data", problem, "write one of them again, or take it away")
+
+
+def _check_folders(looks: Sequence[_Look], places: Mapping[str, str]) -> None:
+    """Of one name the files' own column counts: one that lacks it would lose what its folder says."""
+    own = {name.lower(): look.path for look in looks for name in look.types}
+    for look in looks:
+        for name in _folders(places[look.path]).keys() & own.keys() - {column.lower() for column in look.types}:
+            problem = f"{name} is a column of {own[name]} and a folder above {look.path}, which has no such column"
+            raise UserError("--data", problem, "write the column into both, or into neither")
 
 
 def is_empty(data: str, *, setting: str) -> bool:

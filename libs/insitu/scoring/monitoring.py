@@ -62,20 +62,30 @@ def monitored(
     return {
         "inputs": {name: found for name in INPUTS if (found := _quantiles([row[name] for row in drawn]))},
         "models": [
-            _of_model(place, model, rows, drawn, reference)
+            _of_model(place, model, rows, drawn, reference, INPUTS if _reads_alike(model, models[0]) else ())
             for place, (model, rows, reference) in enumerate(zip(models, scored, references, strict=True))
         ],
     }
 
 
+def _reads_alike(model: ShippedModel, first: ShippedModel) -> bool:
+    """The inputs' statistics are of what the first model reads."""
+    return model.signature.preprocessing == first.signature.preprocessing
+
+
 def _of_model(
-    place: int, model: ShippedModel, rows: DataFrame, drawn: Sequence[Row], reference: Reference | None
+    place: int,
+    model: ShippedModel,
+    rows: DataFrame,
+    drawn: Sequence[Row],
+    reference: Reference | None,
+    inputs: Sequence[str],
 ) -> dict[str, Any]:
     names = model.signature.class_names
     rates = rows.agg(*(F.avg(F.array_contains("decision", name).cast("int")) for name in names)).first()
     assert rates is not None
     scores = np.array([row[SCORES][place] for row in drawn], np.float64).reshape(-1, len(names))
-    recent = _statistics({name: [row[name] for row in drawn] for name in INPUTS}, scores, names)
+    recent = _statistics({name: [row[name] for row in drawn] for name in inputs}, scores, names)
     return {
         "model": model.id,
         "precision": model.precision,

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from insitu.cluster.filesystem import open_filesystem, rename
+from insitu.errors import UserError
 
 SCORES, QUARANTINE, MONITORING, TO_LABEL = "scores", "quarantine", "monitoring", "to_label"
 RESULTS, RUNS = "results", "runs"
@@ -31,8 +32,20 @@ class Outbox:
         return file_system.exists(path)
 
     def any_done(self) -> bool:
+        """Whether any batch is.
+
+        Raises:
+            UserError: the scores are gone, and other tables of several batches are not.
+        """
         file_system, path = open_filesystem(f"{self._uri}/{SCORES}")
-        return file_system.exists(path)
+        if file_system.exists(path):
+            return True
+        for name in _TABLES:  # of the first batch a killed run may have left some
+            later = file_system.glob(f"{open_filesystem(f'{self._uri}/{name}')[1]}/batch=*[1-9]*")
+            if later:
+                problem = f"{self._uri} has no {SCORES} any more, and still has {name}"
+                raise UserError("--output", problem, "remove the whole folder to score all anew, or name a new one")
+        return False
 
     @contextmanager
     def publishing(self, number: int) -> Iterator[dict[str, str]]:

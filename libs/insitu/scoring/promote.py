@@ -84,6 +84,7 @@ def promote(
     with artifact.verified(candidate, setting="--candidate", part=artifact.MODEL) as local:
         recipe, provenance = load(local / artifact.RECIPE, []), artifact.read_json(local / artifact.PROVENANCE)
         models = {CANDIDATE: ship(spark, f"file://{local}", precision=precision, setting="--candidate")}
+        thresholds.check(models[CANDIDATE].signature.class_names, setting="--thresholds")
         datasets = [provenance["data"], *provenance["data"].get("additions", ())]
         trained_on = {CANDIDATE: [dataset["fingerprint"] for dataset in datasets]}
         if before.current:
