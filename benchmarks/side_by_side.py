@@ -2,7 +2,7 @@
 
     python benchmarks/side_by_side.py
 
-A JSON line for each on stdout. They are two applications that the thread plan keeps on disjoint cores: DenseNet-121
+A JSON line for each on stdout. They are two applications that `taskset` keeps on disjoint cores: DenseNet-121
 trains on the first half, for two minutes alone and then while ALS of rank 64 fits 2 million ratings on the other.
 """
 

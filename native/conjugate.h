@@ -10,6 +10,9 @@
 // The squared residual over the squared right side at which single precision has no more to give.
 #define ENOUGH 1e-12
 
+// The same of a right side of zeros, whose solution is 0: below it products of two numbers would be 0.
+#define LEAST 1e-30
+
 // Ratings of a row up to which its columns' factors are gathered once for all steps; longer rows are solved exactly.
 #define LONGEST 1024
 
@@ -51,7 +54,7 @@ static double conjugate(const Problem *p, const Block *b, int row, const Conjuga
     add_weighted(c->patch, n, width, c->weights, c->right);
     multiply(p, c, n, shrinkage, x);
     for (int i = 0; i < width; i++) c->direction[i] = c->residual[i] = c->right[i] - c->image[i];
-    double length = dot(c->residual, c->residual, width), enough = ENOUGH * dot(c->right, c->right, width);
+    double length = dot(c->residual, c->residual, width), enough = ENOUGH * dot(c->right, c->right, width) + LEAST;
     for (int step = 0; step < STEPS && length > enough; step++) {
         multiply(p, c, n, shrinkage, c->direction);
         float rate = length / dot(c->direction, c->image, width);

@@ -13,7 +13,7 @@ static inline __attribute__((always_inline)) void add_tile(const float *patch, i
 #pragma unroll
     for (int r = 0; r < rows; r++)
 #pragma unroll
-        for (int v = 0; v < vectors; v++) tile[r][v] = *(vec *)(normal + (size_t)(i + r) * stride + at + v * LANES);
+        for (int v = 0; v < vectors; v++) tile[r][v] = (vec){0};  // its own sum: many small ones lose less than one long one
     for (int m = 0; m < count; m++) {
         const float *row = patch + (size_t)m * stride;
         vec right[VECTORS];
@@ -27,7 +27,7 @@ static inline __attribute__((always_inline)) void add_tile(const float *patch, i
 #pragma unroll
     for (int r = 0; r < rows; r++)
 #pragma unroll
-        for (int v = 0; v < vectors; v++) *(vec *)(normal + (size_t)(i + r) * stride + at + v * LANES) = tile[r][v];
+        for (int v = 0; v < vectors; v++) *(vec *)(normal + (size_t)(i + r) * stride + at + v * LANES) += tile[r][v];
 }
 
 static inline __attribute__((always_inline)) void add_rows(const float *patch, int count, int stride, float *normal,
@@ -52,13 +52,13 @@ static void add_products(const float *patch, int count, int stride, float *norma
 // right, [stride], gets the sum over the rows of patch, [count, stride], of weights[m] patch[m].
 static inline void add_weighted(const float *patch, int count, int stride, const float *weights, float *right) {
     for (int at = 0; at < stride; at += LANES) {
-        vec even = *(vec *)(right + at), odd = {0};
+        vec even = {0}, odd = {0};
         int m = 0;
         for (; m + 1 < count; m += 2) {
             even += weights[m] * *(const vec *)(patch + (size_t)m * stride + at);
             odd += weights[m + 1] * *(const vec *)(patch + (size_t)(m + 1) * stride + at);
         }
         if (m < count) even += weights[m] * *(const vec *)(patch + (size_t)m * stride + at);
-        *(vec *)(right + at) = even + odd;
+        *(vec *)(right + at) += even + odd;
     }
 }

@@ -12,8 +12,8 @@ import org.apache.spark.sql.types.{DoubleType, FloatType}
 import org.apache.spark.sql.{DataFrame, Dataset}
 import org.apache.spark.storage.StorageLevel
 
-/** MLlib's ALS, its parameters and its model, computed by level-3 BLAS over whole rows; the name is that of the Python
-  * class, by which pyspark.ml saves and loads it.
+/** MLlib's ALS, its parameters and its model, computed by native/ over whole rows; the name is that of the Python class,
+  * by which pyspark.ml saves and loads it.
   */
 class ALS(override val uid: String) extends MllibALS(uid) {
   def this() = this(Identifiable.randomUID("als"))
@@ -39,7 +39,12 @@ class ALS(override val uid: String) extends MllibALS(uid) {
   override def fit(dataset: Dataset[_]): ALSModel = {
     transformSchema(dataset.schema)
     Mkl.blas
-    if ($(solver) == "mllib") super.fit(dataset) else fitBlocks(dataset)
+    if ($(solver) == "mllib") {
+      // Its tasks would take Java's BLAS without a word.
+      val context = dataset.sparkSession.sparkContext
+      context.parallelize(0 until context.defaultParallelism, context.defaultParallelism).foreach(_ => Mkl.blas)
+      super.fit(dataset)
+    } else fitBlocks(dataset)
   }
 
   private def fitBlocks(dataset: Dataset[_]): ALSModel = {
@@ -63,11 +68,14 @@ class ALS(override val uid: String) extends MllibALS(uid) {
     )
     val ratings = ALS.ratings(selected(dataset), Seq($(userCol), $(itemCol), $(ratingCol))).persist(plan.level)
     try {
-      val (users, items) = new Training(ratings, problem, plan, done => iterations :+= done).run()
+      val (users, items) = new Training(ratings, problem, plan, note).run()
       val model = SparkInternals.model(uid, $(rank), ALS.factors(dataset, users), ALS.factors(dataset, items))
       copyValues(model.setBlockSize($(blockSize)).setParent(this))
     } finally ratings.unpersist(blocking = false)
   }
+
+  /** One that is done again, from a checkpoint on, takes the place of what it was and of what came after. */
+  private def note(done: Iteration): Unit = iterations = iterations.filter(_.number < done.number) :+ done
 
   private def isConjugateGradient: Boolean = {
     if ($(solver) == "cg" && $(nonnegative))

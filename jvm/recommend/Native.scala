@@ -21,7 +21,7 @@ private[als] object Native {
     case 0 => ()
     case 1 =>
       throw new IllegalArgumentException(
-        "regParam: leaves normal equations that single precision cannot solve; set a larger one"
+        "regParam: leaves normal equations that single precision cannot solve; set a larger one, or scale huge ratings down"
       )
     case _ => throw new OutOfMemoryError("no memory beside Java's heap for ALS; raise spark.executor.memoryOverhead")
   }

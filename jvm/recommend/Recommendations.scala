@@ -35,9 +35,10 @@ object Recommendations {
     val blocks = factors(items).toLocalIterator.grouped(math.max(1, BlockFloats / rank)).map { group =>
       context.broadcast(Block(group.map(_._1).toArray, Array.concat(group.map(_._2): _*)))
     }.toArray
+    val most = math.min(count.toLong, items.count()).toInt
     val best =
-      if (seen == null) factors(users).mapPartitions(_.grouped(GroupUsers).flatMap(new Scorer(rank, count, blocks).best(_, None)))
-      else unseen(factors(users), seen, rank, count, blocks)
+      if (seen == null) factors(users).mapPartitions(_.grouped(GroupUsers).flatMap(new Scorer(rank, most, blocks).best(_, None)))
+      else unseen(factors(users), seen, rank, most, blocks)
     val entry = StructType(Seq(StructField(item, IntegerType), StructField("rating", FloatType)))
     val schema = StructType(Seq(StructField(user, IntegerType), StructField("recommendations", ArrayType(entry))))
     users.sparkSession.createDataFrame(best.map { case (id, top) => Row(id, top.map(Row.fromTuple(_)).toSeq) }, schema)
@@ -72,14 +73,17 @@ object Recommendations {
     def best(users: Seq[(Int, Array[Float])], seen: Option[InBlock]): Seq[(Int, Array[(Int, Float)])] = {
       val group = Array.concat(users.map(_._2): _*)
       val best = users.map { case (id, _) => new UserBest(count, seen.fold(Array.empty[Int])(seenBy(_, id))) }.toArray
-      for (block <- blocks.map(_.value); first <- block.ids.indices by TileItems) {
+      blocks.foreach(block => offer(block.value, group, best))
+      users.map(_._1).zip(best.map(_.drain()))
+    }
+
+    private def offer(block: Block, group: Array[Float], best: Array[UserBest]): Unit =
+      for (first <- block.ids.indices by TileItems) {
         val tile = math.min(TileItems, block.ids.length - first)
-        Mkl.blas.sgemm("T", "N", tile, users.length, rank, 1f, block.factors, first * rank, rank, group, 0, rank, 0f,
+        Mkl.blas.sgemm("T", "N", tile, best.length, rank, 1f, block.factors, first * rank, rank, group, 0, rank, 0f,
           scores, 0, tile)
         for (user <- best.indices) best(user).offer(block.ids, first, tile, scores, user * tile)
       }
-      users.map(_._1).zip(best.map(_.drain()))
-    }
 
     /** The items that a user has seen, ascending. */
     private def seenBy(block: InBlock, user: Int): Array[Int] = {

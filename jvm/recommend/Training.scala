@@ -69,14 +69,15 @@ private[als] final class Training(ratings: RDD[Ratings], problem: Problem, plan:
     var (state, saved) = (first, first)
     while (state.iteration < plan.iterations) {
       val started = System.nanoTime()
-      val next = persevering(() => after(state), otherwise = () => state = saved)
+      val next = persevering(() => after(state), otherwise = () => { if (state ne saved) state.drop(); state = saved })
       if (state ne saved) state.drop()
       if (isSaved(next.iteration)) {
         saved.drop()
         saved = next
       }
       state = next
-      tell(Iteration(state.iteration, state.users.loss / count, (System.nanoTime() - started) / 1e9))
+      val loss = math.max(0, state.users.loss / count) // a difference of sums, which rounding may leave below 0
+      tell(Iteration(state.iteration, loss, (System.nanoTime() - started) / 1e9))
     }
     if (saved ne state) saved.drop()
     state
@@ -90,7 +91,8 @@ private[als] final class Training(ratings: RDD[Ratings], problem: Problem, plan:
     newItems.send()
     val newUsers = half.solve(newItems, users, Some(state.users), isSaved(number))
     if (isLast) newUsers.keep() else newUsers.send()
-    if (newUsers.loss.isInfinite) throw new ArithmeticException("the factors left single precision; are ratings huge?")
+    if (Seq(newItems.loss, newUsers.loss).exists(loss => loss.isNaN || loss.isInfinite))
+      throw new ArithmeticException("the factors left single precision; are ratings huge?")
     State(number, newUsers, Some(newItems))
   }
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from pyspark.errors import IllegalArgumentException
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import IllegalArgumentException, PySparkException
 from pyspark.ml import Pipeline, PipelineModel
 from pyspark.ml import recommendation as mllib
 from pyspark.ml.evaluation import RegressionEvaluator
@@ -89,6 +90,25 @@ def test_a_row_with_more_ratings_than_are_gathered_at_once(spark: SparkSession) 
     for solver in ("cholesky", "cg"):
         model = ALS(rank=6, maxIter=2, solver=solver, seed=1, **BLOCKS).fit(spark.createDataFrame(table))
         assert residuals(model, heavy, reg=0.1, alpha=None)[0] < 1e-3
+
+
+@pytest.mark.parametrize("solver", ["cholesky", "cg"])
+@pytest.mark.parametrize("rank", [1, 4])
+def test_ratings_that_leave_single_precision_end_the_fit(
+    spark: SparkSession, table: pd.DataFrame, solver: str, rank: int
+) -> None:
+    huge = spark.createDataFrame(table.assign(rating=table["rating"] * np.float32(1e30)))
+    with pytest.raises((Py4JJavaError, PySparkException), match=r"are ratings huge\?|or scale huge ratings down"):
+        ALS(solver=solver, rank=rank, maxIter=3, seed=1, **BLOCKS).fit(huge)
+
+
+@pytest.mark.parametrize("solver", ["cholesky", "cg"])
+def test_a_user_whose_every_rating_is_zero(spark: SparkSession, table: pd.DataFrame, solver: str) -> None:
+    """Conjugate gradient comes as near to zero as numbers of single precision go."""
+    zeroed = table.assign(rating=table["rating"].where(table["user"] != 3, np.float32(0)))
+    model = ALS(solver=solver, rank=4, maxIter=20, seed=1, **BLOCKS).fit(spark.createDataFrame(zeroed))
+    assert all(np.isfinite(vector).all() for vector in factors(model.itemFactors).values())
+    np.testing.assert_allclose(factors(model.userFactors)[3], 0, atol=1e-6)
 
 
 def test_nonnegative_factors_are_the_best_ones(spark: SparkSession) -> None:

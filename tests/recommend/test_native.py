@@ -1,4 +1,4 @@
-"""native/als.c, as setup compiled it for each generation of processors, against NumPy in double precision."""
+"""native/, as setup compiled it for each generation of processors, against NumPy in double precision."""
 
 import ctypes
 import zipfile

@@ -53,3 +53,11 @@ def test_more_items_than_there_are_and_equal_scores(spark: SparkSession) -> None
     flat = ALS(rank=2, maxIter=1, seed=1, userCol="who", itemCol="what").fit(pairs)
     assert listed(top_items(flat, k=10)) == {1: [(-3, 0.0), (5, 0.0), (9, 0.0)]}
     assert listed(top_items(flat, k=2)) == {1: [(-3, 0.0), (5, 0.0)]}
+    assert listed(top_items(flat, k=2**31 - 1)) == listed(top_items(flat, k=3))
+
+
+def test_what_is_no_id_of_the_models_was_not_seen(spark: SparkSession, model: ALSModel) -> None:
+    users = spark.createDataFrame([(3,)], "who int")
+    (best, _), *_ = listed(top_items(model, users, 1))[3]
+    strange = spark.createDataFrame([(3, best + 2**32), (3, None), (None, best)], "who long, what long")
+    assert listed(top_items(model, users, 4, strange)) == listed(top_items(model, users, 4))

@@ -178,6 +178,28 @@ def test_one_user_is_nothing_to_learn_from(spark: SparkSession, tmp_path: Path) 
         train(spark, tmp_path / "data", tmp_path / "model", *QUICK)
 
 
+@pytest.mark.parametrize(
+    ("rating", "settings", "message"),
+    [
+        (
+            "1e30 * rating",
+            ("model.solver=cg",),
+            r"data\.rating_column: ratings are so large that the factors leave single precision",
+        ),
+        ("0.0", ("model.reg=0",), r"model\.reg: leaves equations that single precision cannot solve"),
+    ],
+    ids=["huge", "singular"],
+)
+def test_what_single_precision_cannot_solve_is_told_by_its_key(
+    spark: SparkSession, tmp_path: Path, rating: str, settings: tuple[str, ...], message: str
+) -> None:
+    rows = spark.createDataFrame(ratings(range(20), range(30), count=500))
+    rows.withColumn("rating", F.expr(rating)).write.parquet(f"{tmp_path}/data")
+    with pytest.raises(UserError, match=message):
+        train(spark, tmp_path / "data", tmp_path / "model", *QUICK, "model.iterations=3", *settings)
+    assert spark.sparkContext.getCheckpointDir() is None, "it would be of the directory that was not published"
+
+
 def test_more_ids_than_a_model_can_number_are_refused(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

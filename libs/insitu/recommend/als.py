@@ -1,4 +1,4 @@
-"""ALS for Spark: MLlib's parameters and model, computed by MKL's level-3 BLAS (`jvm/recommend/ALS.scala`)."""
+"""ALS for Spark: MLlib's parameters and model, computed by vector code over whole rows (`jvm/recommend/ALS.scala`)."""
 
 import json
 from typing import Any
@@ -24,7 +24,7 @@ class ALS(recommendation.ALS):
         IllegalArgumentException: no rating, `cg` with `nonnegative`.
         SparkException: a rating that is null or not finite, an id that is null or no 32-bit integer, equations that
             single precision cannot solve; the message names the value or the parameter.
-        IllegalStateException: MKL is not loaded.
+        IllegalStateException: MKL is not loaded; of an executor, for `mllib`, it is a SparkException that says so.
     """
 
     solver: Param[str] = Param(

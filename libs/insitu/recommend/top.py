@@ -23,12 +23,16 @@ def top_items(
         highest rating first, of equal ones the smaller id first. A user who has seen all items has an empty array.
     """
     from pyspark.sql import DataFrame
+    from pyspark.sql import functions as F
 
     user, item = model.getUserCol(), model.getItemCol()
     factors = model.userFactors
     if users is not None:
         factors = factors.join(users.select(users[user].alias("id")), "id", "left_semi")
-    pairs = None if seen is None else seen.select(seen[user].cast("int"), seen[item].cast("int"))._jdf
+    pairs = None
+    if seen is not None:  # an id that is no integer of 32 bits is none of the model's
+        ids = [F.expr(f"try_cast(`{name.replace('`', '``')}` as int)") for name in (user, item)]
+        pairs = seen.select(*ids).dropna()._jdf
     spark = factors.sparkSession
     jvm: Any = spark.sparkContext._jvm
     top = jvm.insitu.recommend.als.Recommendations.top(

@@ -9,6 +9,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
 from pyspark.ml.recommendation import ALSModel
 from pyspark.sql import DataFrame, SparkSession
 
@@ -118,9 +120,25 @@ def _train(recipe: AlsRecipe, prepared: Prepared) -> tuple[ALSModel, list[dict[s
         done = estimator.history
         return Progress(len(done), chosen.iterations, f"loss {done[-1]['loss']:.4f}" if done else "")
 
-    with shown(progress, name="als", what="iteration", stream=sys.stderr):
+    with shown(progress, name="als", what="iteration", stream=sys.stderr), _users_errors():
         model = estimator.fit(prepared.training)
     return model, estimator.history, round(time.monotonic() - started, 2)
+
+
+@contextmanager
+def _users_errors() -> Iterator[None]:
+    """What `ALS.fit` says of parameters and ratings, by the recipe's keys."""
+    try:
+        yield
+    except (Py4JJavaError, PySparkException) as error:
+        told = str(error)
+        if "regParam: leaves" in told:
+            problem = "leaves equations that single precision cannot solve"
+            raise UserError("model.reg", problem, "set a larger one, or scale huge ratings down") from None
+        if "left single precision" in told:
+            problem = "ratings are so large that the factors leave single precision"
+            raise UserError("data.rating_column", problem, "name another column, or scale it down") from None
+        raise
 
 
 def _measure(model: ALSModel, predictions: DataFrame, recipe: AlsRecipe, prepared: Prepared) -> dict[str, float]:
@@ -152,7 +170,10 @@ def _checkpoints(spark: SparkSession, directory: str) -> Iterator[None]:
         yield
         return
     spark.sparkContext.setCheckpointDir(directory)
-    yield
+    try:
+        yield
+    finally:
+        spark.sparkContext._jsc.setCheckpointDir(None)
     file_system, path = open_filesystem(directory)
     file_system.rm(path, recursive=True)
 
