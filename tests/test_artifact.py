@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from tensorflow import keras
 import insitu
 from insitu import artifact
 from insitu.artifact import ImagePreprocessing, Signature, Tensor, TensorPreprocessing, publish, verified
+from insitu.cluster.filesystem import rename
 from insitu.data.decode import BadImage, decode
 from insitu.data.png import encode_png
 from insitu.data.tensors import BadTensor
@@ -113,6 +115,27 @@ def test_staging_on_another_file_system_leaves_nothing(tmp_path: Path, tiny_disk
         publish(tmp_path / "source", str(tmp_path / "model"), staging=f"file://{tiny_disk}")
     assert list(tiny_disk.iterdir()) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "source"]
+
+
+def test_publishing_whose_answer_was_lost_is_done_already(
+    original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a NameNode renames and goes away before it says so; whoever called tries again."""
+    source, target = tmp_path / "source", tmp_path / "target"
+    shutil.copytree(original, source)
+
+    def lose_the_answer(*places: Any) -> None:
+        rename(*places)
+        raise ConnectionError
+
+    with monkeypatch.context() as patched, pytest.raises(ConnectionError):
+        patched.setattr(artifact, "rename", lose_the_answer)
+        publish(source, str(target))
+    publish(source, str(target))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "target"]
+    (source / artifact.SIGNATURE).write_text("{}")
+    with pytest.raises(UserError, match="target exists"):
+        publish(source, str(target))
 
 
 def test_publisher_killed_in_the_middle_leaves_nothing_under_the_outputs_name(tmp_path: Path) -> None:

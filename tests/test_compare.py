@@ -9,13 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from insitu import artifact
 from report.browser import overflow
 from report.trained_runs import Rows, digit_rows, write_predictions, write_run
 
 
-def publish(scratch: Path, name: str, *, epochs: int, accuracy: float, workers: int, validated: int = 8) -> str:
+def publish(
+    scratch: Path, name: str, *, epochs: int, accuracy: float, workers: int, validated: int = 8, init: str = ""
+) -> str:
     """A published model directory whose metrics rise to `accuracy`; the network is not looked at."""
     rows: Rows = digit_rows(40)
     auc = {name: accuracy for name in rows.class_names}
@@ -29,6 +32,10 @@ def publish(scratch: Path, name: str, *, epochs: int, accuracy: float, workers: 
     source = scratch / f"{name}.source"
     source.mkdir()
     write_run(source, rows, history, steps_per_epoch=5, name="squeezenet", workers=workers)
+    if init:
+        recipe = yaml.safe_load((source / artifact.RECIPE).read_text())
+        recipe["model"]["init"] = init
+        (source / artifact.RECIPE).write_text(yaml.safe_dump(recipe))
     (source / artifact.MODEL).write_bytes(b"the network")
     write_predictions(source, rows.labels[:validated], np.zeros((validated, len(rows.class_names))))
     artifact.publish(source, str(scratch / name))
@@ -74,6 +81,18 @@ def test_page_overlays_the_curves_and_fits_a_phone(runs: list[str], tmp_path: Pa
     assert "2: long &lt;b&gt;" in content
     for width in (320, 1280):
         assert overflow(page, width=width, scratch=tmp_path) == 0
+
+
+def test_long_values_that_differ_at_their_end_are_told_apart(tmp_path: Path) -> None:
+    parents = [f"hdfs://namenode.hospital.example:8020/models/chest-xrays/2026-11-{day}" for day in (29, 30)]
+    runs = [
+        publish(tmp_path, f"run{i}", epochs=1, accuracy=0.5, workers=1, init=parent) for i, parent in enumerate(parents)
+    ]
+    page = tmp_path / "page.html"
+    done = compare(*runs, "--output", str(page))
+    assert re.search(r"model\.init +" + " +".join(map(re.escape, parents)), done.stdout)
+    assert all(parent in page.read_text() for parent in parents)
+    assert overflow(page, width=320, scratch=tmp_path) == 0
 
 
 @pytest.mark.parametrize("which", ["other data", "other rows of it"])

@@ -130,13 +130,17 @@ def publish(directory: Path, uri: str, *, staging: str | None = None) -> None:
         staging: a directory on the same file system to upload to first; None is beside `uri`.
 
     Raises:
-        UserError: something is at `uri` already.
-        OSError: the file system is full or away; nothing is at `uri`.
+        UserError: something else is at `uri` already.
+        OSError: the file system is full or away; called again, it goes on, also where the directory is at `uri` and
+            only the answer was lost.
     """
-    check_free(uri)
     with in_scratch(directory):
         seal(str(directory))
     file_system, path = open_filesystem(uri)
+    sealed = f"{path}/{CHECKSUMS}"
+    if file_system.exists(sealed) and file_system.cat_file(sealed) == (directory / CHECKSUMS).read_bytes():
+        return
+    check_free(uri)
     parent, _, name = path.rstrip("/").rpartition("/")
     file_system.makedirs(parent or "/", exist_ok=True)
     hidden = f"{open_filesystem(staging)[1] if staging else parent}/.{name}.{uuid4().hex[:8]}"

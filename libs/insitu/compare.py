@@ -21,7 +21,6 @@ from insitu.report.runs import Run, flattened, read_run
 _METRICS = ("accuracy", "auc_macro", "loss")
 _NARROW = ("Validation accuracy", "Validation macro AUC")  # read best near their own values
 _INCOMPARABLE = "The runs were validated on different rows: their metrics cannot be compared."
-_WIDEST = 32
 _FINGERPRINT = 12  # digits
 _ABSENT = "–"  # noqa: RUF001 - an en dash is meant
 
@@ -130,9 +129,8 @@ def _metric_row(name: str, values: list[float | None], *, comparable: bool) -> R
 
 
 def _texts(values: list[Any]) -> list[str]:
-    """Values as the recipe writes them, cut after 32 characters."""
-    texts = (_ABSENT if value is None else value if isinstance(value, str) else json.dumps(value) for value in values)
-    return [text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…" for text in texts]
+    """Values as the recipe writes them."""
+    return [_ABSENT if value is None else value if isinstance(value, str) else json.dumps(value) for value in values]
 
 
 def _print(directories: Sequence[str], names: list[str], results: list[Row], settings: list[Row]) -> None:

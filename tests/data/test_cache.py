@@ -16,9 +16,14 @@ from insitu.data.decode import BadImage
 from insitu.data.inputs import ImageInput
 from insitu.data.pipeline import Source
 from insitu.data.plan import Rows, plan_shards
+from insitu.errors import UserError
 
 INPUT = ImageInput(ImageColumn("image", "encoded"), (4, 3), 3)
 PICTURES = [encode(picture(number)) for number in range(6)]
+
+
+def source_of(images: ImageInput) -> Source:
+    return Source("pyarrow", images, LabelColumn("label", "integer"), (), "int32")
 
 
 @given(batches=st.lists(st.lists(st.integers(0, 5), min_size=1), min_size=1), rows=st.integers(0, 7))
@@ -41,8 +46,8 @@ def test_an_epoch_decodes_only_what_found_no_room(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(inputs, "decode", decode)
     path = write_table(tmp_path / "1.parquet", numbered(0, 8))
     plan = plan_shards([Rows(path, 0, np.arange(8, dtype=np.int32))], workers=1, local_batch=4, window_rows=8, seed=1)
-    square = ImageInput(INPUT.column, (512, 512), 3)
-    source = with_cache(Source("pyarrow", square, LabelColumn("label", "integer"), (), "int32"), mib=2)
+    square = ImageInput(INPUT.column, (590, 590), 3)
+    source = with_cache(source_of(square), mib=2, rows=8, workers=1)
     batches = source.training_dataset(plan, Augmentation(), rank=0, first_step=0, threads=1).as_numpy_iterator()
     for _ in range(3 * plan.steps):
         next(batches)
@@ -59,5 +64,16 @@ def test_a_bad_image_is_refused_each_time() -> None:
     assert not cached.kept
 
 
-def test_its_size_is_in_mib_of_pixels() -> None:
-    assert cached_rows((224, 224, 3), 1024) == 7133
+def test_its_size_is_in_mib() -> None:
+    assert cached_rows((224, 224, 3), 1024, rows=10**6) == 7114
+    assert cached_rows((224, 224, 3), 1024, rows=90) == 90
+
+
+def test_more_than_the_host_has_is_refused() -> None:
+    image, rows = 512 * 512 * 3, 10**7
+    with pytest.raises(
+        UserError, match=r"data\.cache_mib: 8 workers of a host would keep \d+ MiB of decoded images, and"
+    ):
+        with_cache(source_of(ImageInput(INPUT.column, (512, 512), 3)), rows * image // 2**20, rows=rows, workers=8)
+    few = with_cache(source_of(ImageInput(INPUT.column, (512, 512), 3)), rows * image // 2**20, rows=9, workers=8)
+    assert isinstance(few.input, CachedImages) and few.input.rows == 9, "what is not there needs no memory"

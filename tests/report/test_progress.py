@@ -33,3 +33,12 @@ def test_throughput_is_by_time_with_gaps_for_pauses_and_marks_for_new_starts(tmp
     np.testing.assert_allclose((x - x[0]) / (x[-1] - x[0]), np.array(seconds) / seconds[-1], atol=1e-4)
     marks = [curve[0] for curve in curves(chart) if len(curve) == 1 and len(curve[0]) == 2 and len(set(curve[0])) == 1]
     np.testing.assert_allclose((marks[-1][0] - x[0]) / (x[-1] - x[0]), 18000 / 18005, atol=1e-4)
+
+
+def test_throughput_of_a_long_night_with_a_pause_an_epoch(tmp_path: Path) -> None:
+    """Sixty seconds of training and forty of validation, five hundred times: what is left of each stays visible."""
+    write_run(tmp_path, digit_rows(10), [{"epoch": 0, "step": 3500, **EPOCH}], steps_per_epoch=3500, name="squeezenet")
+    seconds = [100 * epoch + second for epoch in range(500) for second in range(0, 70, 10)]
+    chart = throughput_chart(read_run(tmp_path), [step_line(i + 1) | {"seconds": s} for i, s in enumerate(seconds)])
+    points = max(sum(map(len, curve)) for curve in curves(chart))
+    assert 390 < points <= 400, "matplotlib leaves out those on a straight line"

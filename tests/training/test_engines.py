@@ -294,8 +294,8 @@ class TestEngine:
 
 
 def augmented() -> dict[str, Any]:
-    """One epoch of one worker with pyarrow's reader."""
-    return recipe_tree(workers=1, epochs=1, augment={"flip": True, "brightness": 0.2})
+    """Two epochs of one worker with pyarrow's reader."""
+    return recipe_tree(workers=1, epochs=2, augment={"flip": True, "brightness": 0.2})
 
 
 class TestOrca:
@@ -315,7 +315,7 @@ class TestOrca:
         for ours, theirs in zip(parent.weights(), petastorm.weights(), strict=True):
             np.testing.assert_allclose(ours, theirs, atol=1e-5)
         images = TRAIN + VALIDATION
-        assert f"cache: {images} of a worker's {images} images are decoded once" in capsys.readouterr().err
+        assert f"cache: a worker keeps {images} of its {images} images decoded" in capsys.readouterr().err
 
     def test_frozen_trunk_stays_and_head_learns(
         self, spark: SparkSession, parent: Run, data: str, tmp_path: Path

@@ -29,7 +29,7 @@ def run(tmp_path: Path) -> Iterator[RunDirectory]:
     """A run of two workers."""
     run = RunDirectory(f"file://{tmp_path}/model")
     with run.opened(resume=False):
-        run.claim(recipe(), "fingerprint", {}, rows=ROWS)
+        run.claim(recipe(), "fingerprint", {}, rows=ROWS, threads=2)
         yield run
 
 
@@ -110,25 +110,25 @@ def test_precision_is_that_of_the_run(run: RunDirectory) -> None:
 
 
 def test_same_recipe_and_data_go_on_without_a_word(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
-    run.claim(recipe(), "fingerprint", {}, rows=ROWS)
+    run.claim(recipe(), "fingerprint", {}, rows=ROWS, threads=2)
     assert capsys.readouterr().err == ""
 
 
 def test_other_data_is_refused(run: RunDirectory) -> None:
     with pytest.raises(UserError, match=r"--data: it is not the dataset that the run began with"):
-        run.claim(recipe(), "another", {}, rows=ROWS)
+        run.claim(recipe(), "another", {}, rows=ROWS, threads=2)
 
 
 def test_other_good_rows_are_refused(run: RunDirectory) -> None:
     with pytest.raises(UserError, match=r"--data: its good rows are .*'train': 89.*, and were .*'train': 90"):
-        run.claim(recipe(), "fingerprint", {}, rows=ROWS | {"train": 89})
+        run.claim(recipe(), "fingerprint", {}, rows=ROWS | {"train": 89}, threads=2)
 
 
 def test_changed_additions_are_refused(run: RunDirectory) -> None:
-    run.claim(recipe(), "fingerprint", {"file:///labelled": "before"}, rows=ROWS)
-    run.claim(recipe(), "fingerprint", {"file:///labelled": "before"}, rows=ROWS)
+    run.claim(recipe(), "fingerprint", {"file:///labelled": "before"}, rows=ROWS, threads=2)
+    run.claim(recipe(), "fingerprint", {"file:///labelled": "before"}, rows=ROWS, threads=2)
     with pytest.raises(UserError, match=r"data\.additions: file:///labelled does not hold the files that the run "):
-        run.claim(recipe(), "fingerprint", {"file:///labelled": "after"}, rows=ROWS)
+        run.claim(recipe(), "fingerprint", {"file:///labelled": "after"}, rows=ROWS, threads=2)
 
 
 @pytest.mark.parametrize(
@@ -141,13 +141,13 @@ def test_changed_additions_are_refused(run: RunDirectory) -> None:
 )
 def test_other_recipe_is_refused_by_its_key(run: RunDirectory, change: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        run.claim(recipe(**change), "fingerprint", {}, rows=ROWS)
+        run.claim(recipe(**change), "fingerprint", {}, rows=ROWS, threads=2)
 
 
 def test_more_epochs_and_other_workers_go_on_and_it_is_said_what_changes(
     run: RunDirectory, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run.claim(recipe(epochs=9, workers=4), "fingerprint", {}, rows=ROWS)
+    run.claim(recipe(epochs=9, workers=4), "fingerprint", {}, rows=ROWS, threads=2)
     said = capsys.readouterr().err
     assert "resume: training.epochs was 2, is 9" in said
     assert "resume: training.workers was 2, is 4" in said
@@ -155,11 +155,22 @@ def test_more_epochs_and_other_workers_go_on_and_it_is_said_what_changes(
     assert "local batches of 8 images, before 16" in said
 
 
+def test_other_threads_and_another_cache_go_on_and_are_said(
+    run: RunDirectory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = recipe_tree(workers=2)
+    tree["data"]["cache_mib"] = 64
+    run.claim(parse(tree), "fingerprint", {}, rows=ROWS, threads=8)
+    said = capsys.readouterr().err
+    assert "resume: data.cache_mib was 0, is 64" in said
+    assert "resume: a worker computes with 8 threads, before 2: sums are added\nin another order" in said
+
+
 def test_other_kernels_of_bigdl_go_on_and_are_said(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
     """What `auto` is depends on the executors."""
-    run.claim(recipe(bigdl={"engine_type": "mkldnn"}), "fingerprint", {}, rows=ROWS)
+    run.claim(recipe(bigdl={"engine_type": "mkldnn"}), "fingerprint", {}, rows=ROWS, threads=2)
     capsys.readouterr()
-    run.claim(recipe(bigdl={"engine_type": "mklblas"}), "fingerprint", {}, rows=ROWS)
+    run.claim(recipe(bigdl={"engine_type": "mklblas"}), "fingerprint", {}, rows=ROWS, threads=2)
     assert "resume: training.bigdl.engine_type was mkldnn, is mklblas" in capsys.readouterr().err
 
 

@@ -80,7 +80,7 @@ def describe_exit(exit_code: int, *, out_of_memory: bool) -> str:
         return f"exit code {exit_code}: native code ended the process"
     name, cause = signal.Signals(-exit_code).name, signal_cause(-exit_code)
     if name == "SIGKILL":
-        by_kernel = "the kernel was out of memory: fewer workers a host, or a smaller global batch"
+        by_kernel = "the kernel was out of memory: fewer workers a host, a smaller global batch or data.cache_mib"
         by_others = "someone or a resource manager killed it; the kernel was not out of memory"
         cause = by_kernel if out_of_memory else by_others
     return f"exit code {128 - exit_code} ({name}): {cause}"

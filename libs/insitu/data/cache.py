@@ -6,10 +6,14 @@ from hashlib import blake2b
 
 import numpy as np
 
+from insitu.cluster.machine import usable_memory_bytes
 from insitu.data.inputs import ImageInput
 from insitu.data.pipeline import Source
+from insitu.errors import UserError
 
 _DIGEST_BYTES = 16
+_OBJECT_BYTES = 400
+"""Of Python's objects beside an image's pixels."""
 
 
 @dataclass(frozen=True)
@@ -41,19 +45,33 @@ class CachedImages(ImageInput):
         return pixels
 
 
-def cached_rows(shape: tuple[int, int, int], mib: int) -> int:
-    """How many images of `shape` (h, w, C) a cache holds."""
-    return mib * 2**20 // math.prod(shape)
+def cached_rows(shape: tuple[int, int, int], mib: int, *, rows: int) -> int:
+    """How many of `rows` images of `shape` (h, w, C) a cache holds."""
+    return min(rows, mib * 2**20 // _bytes(shape))
 
 
-def with_cache(source: Source, mib: int) -> Source:
+def with_cache(source: Source, mib: int, *, rows: int, workers: int) -> Source:
     """A worker's source of images that keeps decoded ones; as it is where `mib` is 0.
 
     Args:
         source: of images.
         mib: `data.cache_mib`.
+        rows: that the worker reads.
+        workers: on this host.
+
+    Raises:
+        UserError: they would keep more than this host's memory.
     """
     if not mib:
         return source
     assert isinstance(source.input, ImageInput)
-    return replace(source, input=CachedImages(**vars(source.input), rows=cached_rows(source.input.shape, mib)))
+    kept = cached_rows(source.input.shape, mib, rows=rows)
+    needed, memory = workers * kept * _bytes(source.input.shape) // 2**20, usable_memory_bytes() // 2**20
+    if needed > memory:
+        problem = f"{workers} workers of a host would keep {needed} MiB of decoded images, and it has {memory} MiB"
+        raise UserError("data.cache_mib", problem, "lower it, or take fewer workers a host")
+    return replace(source, input=CachedImages(**vars(source.input), rows=kept))
+
+
+def _bytes(shape: tuple[int, int, int]) -> int:
+    return math.prod(shape) + _OBJECT_BYTES

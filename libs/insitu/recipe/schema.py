@@ -58,7 +58,10 @@ class Data(Section):
     shuffle_mib: PositiveInt = 256
     """Rows are shuffled within windows of this many MiB of encoded data a worker."""
     cache_mib: NotNegativeInt = 0
-    """Decoded images that a worker keeps in memory for the next epochs, in MiB; those beyond are decoded every time."""
+    """Decoded images that a worker keeps in memory for the next epochs, in MiB; those beyond are decoded every time.
+
+    Beside Java's heap: on YARN and Kubernetes it is part of `spark.executor.memoryOverhead`.
+    """
     max_bad_fraction: Fraction = 0.01
     """The run stops when more than this share of the rows cannot be read, of the dataset or of one of `additions`."""
     additions: tuple[str, ...] = ()
@@ -84,7 +87,7 @@ class Data(Section):
     @field_validator("channels", "image_column", "cache_mib")
     @classmethod
     def _of_images(cls, value: object, info: ValidationInfo) -> object:
-        if value and info.data.get("tensor_shape"):
+        if value not in (None, 0) and info.data.get("tensor_shape"):
             raise ValueError(f"{value}, which is for images, and data.tensor_shape reads tensors: leave it out")
         return value
 

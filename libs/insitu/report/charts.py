@@ -51,7 +51,7 @@ def lines(
 
     def paint(axes: Axes) -> None:
         for curve, (colour, dash) in zip(curves, cycle(_STYLES), strict=False):
-            x, y = _thinned(np.array(curve.x, float), np.array(curve.y, float))
+            x, y = thinned(np.array(curve.x, float), np.array(curve.y, float))
             axes.plot(x, y, dash, color=colour, marker="o" if len(x) <= 30 else "", label=shortened(curve.name))
         for place, (x_mark, word) in enumerate(marks):
             axes.axvline(x_mark, color=INK, linewidth=1, linestyle=":", label=word if place == 0 else None)
@@ -145,9 +145,9 @@ def _short(count: int) -> str:
     return f"{count:,}" if count < 10_000 else f"{count / 1000:,.0f}k"
 
 
-def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """At most 400 points: a longer curve by the medians of equal runs of points."""
-    if len(x) <= _MOST_POINTS:
+def thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """At most 400 points, gaps apart: a longer curve by the medians of equal runs of points."""
+    if np.count_nonzero(~np.isnan(x)) <= _MOST_POINTS:
         return x, y
     runs = list(zip(np.array_split(x, _MOST_POINTS), np.array_split(y, _MOST_POINTS), strict=True))
     return np.array([np.median(a) for a, _ in runs]), np.array([np.median(b) for _, b in runs])

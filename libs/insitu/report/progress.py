@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from insitu.report.charts import Line, lines
+from insitu.report.charts import Line, lines, thinned
 from insitu.report.runs import Run
 
 _EPOCH = "epoch"
@@ -42,12 +42,13 @@ def throughput_chart(run: Run, steps: list[dict[str, Any]]) -> Markup:
         steps: one or more, a line in ten seconds.
     """
     x = np.array([line["seconds"] for line in steps])
+    speeds = np.array([line["images_per_second"] for line in steps])
     end = max(x[-1], *run.started_again, 0)
     unit, seconds = next(unit for unit in _UNITS if end < _MOST_UNITS * unit[1])
     epochs = np.interp([line["step"] for line in run.history], [line["step"] for line in steps], x)
     return lines(
         [
-            _with_gaps("every ten seconds", x / seconds, [line["images_per_second"] for line in steps]),
+            _with_gaps("every ten seconds", *thinned(x / seconds, speeds)),
             Line("each epoch", list(epochs / seconds), [line["images_per_second"] for line in run.history]),
         ],
         name="throughput",
@@ -67,11 +68,11 @@ def _epochs(run: Run) -> list[float]:
     return [line["epoch"] + 1 for line in run.history]
 
 
-def _with_gaps(name: str, x: np.ndarray, y: list[float]) -> Line:
+def _with_gaps(name: str, x: np.ndarray, y: np.ndarray) -> Line:
     """A curve that ends and begins anew where nothing is known for three times as long as is usual."""
     between = np.diff(x)
     gaps = 1 + np.flatnonzero(between > 3 * np.median(between)) if len(x) > 1 else np.array([], int)
-    return Line(name, list(np.insert(x, gaps, np.nan)), list(np.insert(np.array(y), gaps, np.nan)))
+    return Line(name, list(np.insert(x, gaps, np.nan)), list(np.insert(y, gaps, np.nan)))
 
 
 def _by_step(lines_: list[dict[str, Any]], key: str) -> Line:

@@ -265,5 +265,5 @@ def _print_plan(recipe: Recipe, prepared: Prepared, train: ShardPlan, validation
     )
     if recipe.data.cache_mib:
         rows = -(-(train.rows + validation.rows) // train.workers)
-        kept = min(rows, cached_rows(prepared.source.input.shape, recipe.data.cache_mib))
-        print(f"cache: {kept} of a worker's {rows} images are decoded once and kept in memory", file=sys.stderr)
+        kept = cached_rows(prepared.source.input.shape, recipe.data.cache_mib, rows=rows)
+        print(f"cache: a worker keeps {kept} of its {rows} images decoded, while it lives", file=sys.stderr)

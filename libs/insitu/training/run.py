@@ -85,7 +85,7 @@ def train(
         recipe = resolve(spark, recipe, prepared, layout, begun=run.precision)
         additions = {each.dataset.uri: each.dataset.fingerprint for each in prepared.additions}
         train_plan, validation_plan = shard(recipe, prepared, layout)
-        run.claim(recipe, prepared.dataset.fingerprint, additions, rows=prepared.rows)
+        run.claim(recipe, prepared.dataset.fingerprint, additions, rows=prepared.rows, threads=layout.threads)
         first = TrainingJob(
             recipe=recipe,
             class_names=prepared.class_names,

@@ -72,7 +72,9 @@ class RunDirectory:
         problem = f"an unfinished run is at {self.uri}, its last checkpoint after step {step}"
         raise UserError("--output", problem, "add --resume to go on with it, or remove that directory")
 
-    def claim(self, recipe: Recipe, fingerprint: str, additions: dict[str, str], *, rows: dict[str, int]) -> None:
+    def claim(
+        self, recipe: Recipe, fingerprint: str, additions: dict[str, str], *, rows: dict[str, int], threads: int
+    ) -> None:
         """Note what is trained on what; in a run that is gone on with, compare it.
 
         Args:
@@ -80,6 +82,7 @@ class RunDirectory:
             fingerprint: of the dataset.
             additions: the fingerprint of each of `data.additions`, by its URI.
             rows: good ones by split.
+            threads: of each worker.
 
         Raises:
             UserError: another recipe or other data than the run began with, or the file system is full or stays away.
@@ -89,6 +92,7 @@ class RunDirectory:
             "fingerprint": fingerprint,
             "additions": additions,
             "rows": rows,
+            "threads": threads,
         }
         if "recipe" in self._run:
             _compare(self._run, now)
@@ -224,6 +228,12 @@ def _compare(then: dict[str, Any], now: dict[str, Any]) -> None:
             "--data",
             f"its good rows are {now['rows']}, and were {then['rows']} when the run began",
             "resume with the reader and the libraries that it began with, or begin with another --output",
+        )
+    if then.get("threads", now["threads"]) != now["threads"]:
+        print(
+            f"resume: a worker computes with {now['threads']} threads, before {then['threads']}: sums are added\n"
+            "in another order, and the weights will differ from those of an uninterrupted run",
+            file=sys.stderr,
         )
     if before["training.workers"] != after["training.workers"]:
         print(

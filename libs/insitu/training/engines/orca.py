@@ -71,7 +71,7 @@ def _fit(job: TrainingJob, layout: Layout, member: Member) -> None:
     from insitu.training.worker import distributed_batches, training_model
 
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    job = replace(job, source=with_cache(job.source, job.recipe.data.cache_mib))
+    job = _with_cache(job, member)
     addresses = _addresses(job, layout, member)
     restored = _read(partial(load_checkpoint, job.checkpoints, job.resume_step)) if job.resume_step else None
     initial = _read(partial(load_weights, job.initial_weights)) if job.initial_weights and not restored else None
@@ -94,6 +94,12 @@ def _fit(job: TrainingJob, layout: Layout, member: Member) -> None:
         callbacks=worker_callbacks(job, rank, member.reporter, restored),
         verbose=0,
     )
+
+
+def _with_cache(job: TrainingJob, member: Member) -> TrainingJob:
+    rows = sum(len(piece) for plan in (job.train, job.validation) for piece in plan.shards[member.rank])
+    workers = member.hosts.count(member.hosts[member.rank])
+    return replace(job, source=with_cache(job.source, job.recipe.data.cache_mib, rows=rows, workers=workers))
 
 
 def _read(action: Callable[[], T]) -> T:
