@@ -125,8 +125,7 @@ class TestEngine:
         assert written[-1]["step"] == 4
         assert [event["error"] for event in written] == [None] * len(written)
 
-    @pytest.mark.slow
-    @pytest.mark.parametrize("workers", [1, 2])
+    @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
     def test_resumed_run_is_the_uninterrupted_one(
         self, spark: SparkSession, engine: str, tmp_path: Path, workers: int
     ) -> None:
