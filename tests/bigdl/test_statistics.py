@@ -17,16 +17,12 @@ SIZE = (64, 64)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine_type", ["mkldnn", "mklblas"])
-def test_a_resumed_run_publishes_the_statistics_that_it_was_validated_with(
-    spark: SparkSession, tmp_path: Path, engine_type: str
-) -> None:
+def test_a_resumed_run_publishes_the_statistics_that_it_was_validated_with(spark: SparkSession, tmp_path: Path) -> None:
     """Stopped in mid-epoch; the best epoch's weights are loaded at the end, and validated once more."""
     rows = digit_rows()
     tree = recipe_tree(
         engine="bigdl",
-        bigdl={"engine_type": engine_type},
-        workers=1 if engine_type == "mkldnn" else 2,
+        workers=2,
         epochs=3,
         global_batch=16,
         optimizer={"name": "sgd", "momentum": 0.9, "learning_rate": 0.001},

@@ -357,7 +357,7 @@ class TestOrca:
             [line["epoch"] for line in history_of(output)] == [line["epoch"] for line in whole.history()] == [0, 1, 2]
         )
 
-    @pytest.mark.slow
+    @pytest.mark.nightly
     def test_resumed_run_goes_on_with_its_moving_statistics_and_slots(
         self, spark: SparkSession, data: str, tmp_path: Path
     ) -> None:
