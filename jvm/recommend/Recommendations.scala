@@ -32,10 +32,10 @@ object Recommendations {
     */
   def top(users: DataFrame, items: DataFrame, rank: Int, count: Int, seen: DataFrame, user: String, item: String): DataFrame = {
     val context = users.sparkSession.sparkContext
-    val blocks = factors(items).toLocalIterator.grouped(math.max(1, BlockFloats / rank)).map { group =>
-      context.broadcast(Block(group.map(_._1).toArray, Array.concat(group.map(_._2): _*)))
-    }.toArray
-    val most = math.min(count.toLong, items.count()).toInt
+    val (blocks, sizes) = factors(items).toLocalIterator.grouped(math.max(1, BlockFloats / rank)).map { group =>
+      context.broadcast(Block(group.map(_._1).toArray, Array.concat(group.map(_._2): _*))) -> group.length.toLong
+    }.toArray.unzip
+    val most = math.min(count, sizes.sum).toInt
     val best =
       if (seen == null) factors(users).mapPartitions(_.grouped(GroupUsers).flatMap(new Scorer(rank, most, blocks).best(_, None)))
       else unseen(factors(users), seen, rank, most, blocks)

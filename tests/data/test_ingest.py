@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from pyspark.sql import SparkSession
 
+from insitu.cluster.session import arrow_batches
 from insitu.data import image_files
 from insitu.data.ingest import ingest
 from insitu.errors import UserError
@@ -199,7 +200,7 @@ def test_memory_is_bounded_by_small_batches_and_partitions_that_follow_the_folde
         for batch in batches:
             yield type(batch).from_pydict({"rows": [batch.num_rows]})
 
-    with image_files.small_batches(spark):
+    with arrow_batches(spark, image_files.ARROW_ROWS):
         assert max(row["rows"] for row in files.coalesce(1).mapInArrow(sizes, "rows long").collect()) == 8
 
 

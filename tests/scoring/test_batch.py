@@ -386,19 +386,15 @@ def test_a_second_job_is_refused_and_the_first_one_named(data: Path, tmp_path: P
         scored()
 
 
-def test_scores_alone_cannot_be_taken_away(data: Path, tmp_path: Path, scored: Scored) -> None:
-    """What was quarantined would be so once more."""
+def test_an_output_without_its_record_or_its_scores_is_refused(data: Path, tmp_path: Path, scored: Scored) -> None:
+    """Without its scores alone, what was quarantined would be so once more."""
     for number in range(2):
         add(data, f"{number}.parquet", [number])
         scored()
-    shutil.rmtree(tmp_path / "out/scores")
+    (tmp_path / "out/scores").rename(tmp_path / "scores")
     with pytest.raises(UserError, match=r"--output: .*/out has no scores any more, and still has quarantine; remove"):
         scored()
-
-
-def test_an_output_without_its_record_is_refused(data: Path, tmp_path: Path, scored: Scored) -> None:
-    add(data, "a.parquet", [0])
-    scored()
+    (tmp_path / "scores").rename(tmp_path / "out/scores")
     (tmp_path / "out/_insitu/checkpoint").rename(tmp_path / "gone")
     with pytest.raises(UserError, match=r"--output: it holds scores, and .*checkpoint, which says of what, is gone"):
         scored()

@@ -1,12 +1,11 @@
 """A folder of image files as Spark sees it, and which of them are no images.
 
 The driver holds what Spark's own listing of the folder holds, names and lengths, and nothing more.
-Executors hold at most `_ARROW_ROWS` files of at most `MAX_FILE_BYTES` each, however large the folder.
+Executors hold at most `ARROW_ROWS` files of at most `MAX_FILE_BYTES` each, however large the folder.
 """
 
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 
 import pyarrow as pa
 from pyspark.errors import AnalysisException
@@ -14,12 +13,11 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from insitu.cluster.filesystem import qualify
-from insitu.cluster.session import arrow_batches
 from insitu.data.decode import BadImage, decode
 from insitu.errors import UserError
 
 MAX_FILE_BYTES = 128 << 20
-_ARROW_ROWS = 8
+ARROW_ROWS = 8
 _AUTHORITY = r"^[A-Za-z][A-Za-z0-9+.-]*:(//[^/]*)?"  # the file: or hdfs://namenode:8020 of a URI
 
 
@@ -63,18 +61,11 @@ def readable(files: DataFrame) -> DataFrame:
 def bad_images(files: DataFrame) -> DataFrame:
     """Decode every file once, on the executors, and return those that fail: `path`, `reason` strings.
 
-    Act on the result within `small_batches`.
+    Act on the result within `arrow_batches` of `ARROW_ROWS`: each is a whole image file.
     """
     failed = readable(files).select("path", "content").mapInArrow(_failures, "path string, reason string")
     reason = F.format_string(f"%d bytes, more than the {MAX_FILE_BYTES} that are read", "length")
     return failed.union(files.filter(F.col("length") > MAX_FILE_BYTES).select("path", reason))
-
-
-@contextmanager
-def small_batches(spark: SparkSession) -> Iterator[None]:
-    """Within the block Spark hands few rows at a time to Python, since each is a whole image file."""
-    with arrow_batches(spark, _ARROW_ROWS):
-        yield
 
 
 def _with_empty_files(spark: SparkSession, found: DataFrame) -> DataFrame:

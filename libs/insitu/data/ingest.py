@@ -12,7 +12,8 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from insitu.data.image_files import bad_images, list_files, readable, small_batches
+from insitu.cluster.session import arrow_batches
+from insitu.data.image_files import ARROW_ROWS, bad_images, list_files, readable
 from insitu.data.labels import Labels, csv_labels, folder_labels
 from insitu.data.layout import check_holdout, file_count, shuffled, split_column, split_counts, write_dataset
 from insitu.data.publish import publishing
@@ -66,7 +67,7 @@ def ingest(
         raise UserError("--max-bad-fraction", f"{max_bad_fraction} is no share in [0, 1)", "give a share such as 0.01")
     if labels is None and (image_column or label_columns or group_column):
         raise UserError("--labels", "is missing, though columns of it are named", "name the CSV file")
-    with publishing(spark, "--output", output) as partial, small_batches(spark):
+    with publishing(spark, "--output", output) as partial, arrow_batches(spark, ARROW_ROWS):
         files = list_files(spark, data, leave_out=labels)
         if labels is None:
             known = folder_labels(files)
