@@ -17,9 +17,9 @@ from insitu.errors import UserError
 from insitu.recipe import PlateauDecay, Recipe, load
 from insitu.recipe.schema import SGD, Section
 from insitu.recommend.recipe import load_als
-from insitu.training.prepare import prepare
 from insitu.training.run import check
 from insitu.training.worker import learning_rate
+from training.digits_rows import scanned
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "conf/recipes").iterdir())
@@ -187,7 +187,7 @@ def test_mcnn_sees_whole_images_and_scales_its_rate() -> None:
 def test_chexnet_takes_the_classes_of_its_synthetic_dataset(name: str, spark: SparkSession, tmp_path: Path) -> None:
     data = f"file://{tmp_path}/xrays"
     write_xrays(spark, data, images=64, size=32, seed=1)
-    assert prepare(spark, recipe(name, "data.size=[32, 32]"), data).class_names == CLASSES
+    assert scanned(spark, recipe(name, "data.size=[32, 32]"), data).class_names == CLASSES
 
 
 def test_classes_that_the_dataset_has_in_another_order_are_refused(spark: SparkSession, tmp_path: Path) -> None:
@@ -198,4 +198,4 @@ def test_classes_that_the_dataset_has_in_another_order_are_refused(spark: SparkS
     with pytest.raises(
         UserError, match=r"'Cardiomegaly' is class 1 here and class 10 in the dataset's metadata; .*null"
     ):
-        prepare(spark, alphabetical, data)
+        scanned(spark, alphabetical, data)

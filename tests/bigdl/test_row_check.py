@@ -17,9 +17,8 @@ from image_files import ONLY_PILLOWS, damaged
 from insitu.data.decode import BadImage, decode
 from insitu.errors import UserError
 from insitu.recipe import Recipe, parse
-from insitu.training.prepare import prepare
 from jvm_data import Jvm
-from training.digits_rows import digit_rows, recipe_tree, write_rows
+from training.digits_rows import digit_rows, recipe_tree, scanned, write_rows
 
 REASONS = [f"BigDL cannot decode it: {reason}" for _, reason in ONLY_PILLOWS.values()]
 PLACES = (3, 21, 70)
@@ -52,7 +51,7 @@ def test_what_java_lacks_is_quarantined(spark: SparkSession, data: str, tmp_path
 
 
 def test_labels_of_refused_rows_do_not_count(spark: SparkSession, data: str) -> None:
-    of_bigdl, of_orca = (prepare(spark, recipe(engine, max_bad_fraction=0.1), data) for engine in ("bigdl", "orca"))
+    of_bigdl, of_orca = (scanned(spark, recipe(engine, max_bad_fraction=0.1), data) for engine in ("bigdl", "orca"))
     labels = digit_rows()["label"]
     assert of_orca.scan.bad_rows == 0
     assert of_orca.counts.rows - of_bigdl.counts.rows == 2
@@ -77,7 +76,7 @@ def test_planned_rows_are_those_that_both_decode(
     rows["image"][len(PLACES) : 60] = payloads[: 60 - len(PLACES)]
     rows["image"][66:90] = payloads[60 - len(PLACES) :][:24]
     folder = tmp_path_factory.mktemp("damaged") / "data"
-    prepared = prepare(spark, recipe("bigdl", max_bad_fraction=0.99), write_rows(folder, rows))
+    prepared = scanned(spark, recipe("bigdl", max_bad_fraction=0.99), write_rows(folder, rows))
     planned = sorted(
         20 * piece.row_group + int(row)
         for pieces in prepared.scan.rows.values()

@@ -9,7 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
+from pyspark.sql import SparkSession
 from sklearn.datasets import load_digits
+
+from insitu.recipe import Recipe
+from insitu.training.prepare import Prepared, open_data, prepare
 
 TRAIN, VALIDATION = 64, 33
 
@@ -30,6 +34,11 @@ def write_rows(path: Path, rows: dict[str, list[Any]], *, row_group: int = 20) -
     path.mkdir(parents=True)
     pq.write_table(pa.table(rows), path / "part-0.parquet", row_group_size=row_group)
     return str(path)
+
+
+def scanned(spark: SparkSession, recipe: Recipe, data: str) -> Prepared:
+    """A dataset as training will use it."""
+    return prepare(spark, recipe, open_data(recipe, data))
 
 
 def _png(image: np.ndarray) -> bytes:

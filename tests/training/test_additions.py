@@ -17,9 +17,9 @@ from insitu.data.layout import write_dataset
 from insitu.errors import UserError
 from insitu.models import build
 from insitu.recipe import Recipe, parse
-from insitu.training.prepare import Prepared, prepare
+from insitu.training.prepare import Prepared
 from scored_models import CLASSES, write_model
-from training.digits_rows import TRAIN, VALIDATION, changed, digit_rows, recipe_tree, write_rows
+from training.digits_rows import changed, digit_rows, recipe_tree, scanned, TRAIN, VALIDATION, write_rows
 from training.test_engines import Interrupt
 
 SIZE = (64, 64)
@@ -138,15 +138,15 @@ def test_what_validates_is_what_validated_before(spark: SparkSession, tmp_path: 
     """Without a split column rows are drawn, and a split column of an addition is not looked at."""
     rows = {name: values for name, values in digit_rows().items() if name != "split"}
     data = write_rows(tmp_path / "data", rows)
-    before = prepare(spark, with_additions(), data)
+    before = scanned(spark, with_additions(), data)
     added = write_rows(tmp_path / "added", later_rows() | {"split": ["validation"] * LATER})
-    after = prepare(spark, with_additions(added), data)
+    after = scanned(spark, with_additions(added), data)
     assert places(after, "validation") == places(before, "validation")
     assert len(places(after, "train")) == len(places(before, "train")) + LATER
     assert after.counts.rows == before.counts.rows + LATER
     drawn = {row for _, row in places(before, "validation")}
     again = write_rows(tmp_path / "again", rows)
-    leaky = prepare(spark, with_additions(again), data)
+    leaky = scanned(spark, with_additions(again), data)
     assert (leaky.additions[0].scan.held_out, leaky.additions[0].rows) == (len(drawn), TRAIN + VALIDATION - len(drawn))
     assert {row for path, row in places(leaky, "train") if "/again/" in path}.isdisjoint(drawn)
 
@@ -159,7 +159,7 @@ def test_ids_are_compared_as_text(spark: SparkSession, tmp_path: Path, reader: s
     added = write_rows(tmp_path / "added", changed(later_rows(), "id", lambda i, v: str(TRAIN + i) if i % 4 else None))
     tree = recipe_tree()
     tree["data"] |= {"additions": [added], "reader": reader}
-    (addition,) = prepare(spark, parse(tree), data).additions
+    (addition,) = scanned(spark, parse(tree), data).additions
     leaked = [i for i in range(LATER) if i % 4 and (TRAIN + i) % 5]
     assert (addition.scan.held_out, addition.rows) == (len(leaked), LATER - len(leaked))
 
@@ -171,7 +171,7 @@ def test_without_an_id_in_common_it_is_said_that_nothing_is_compared(
     rows = later_rows()
     del rows["id"]
     added = write_rows(tmp_path / "added", rows)
-    assert prepare(spark, with_additions(added), data).additions[0].rows == LATER
+    assert scanned(spark, with_additions(added), data).additions[0].rows == LATER
     assert f"data: {added} and --data have no id column in common: whether it holds" in capsys.readouterr().err
 
 
@@ -183,7 +183,7 @@ def test_bad_rows_of_an_addition_are_quarantined_and_held_to_the_limit_on_their_
     added = write_rows(tmp_path / "added", changed(damaged, "label", lambda i, v: v if i < 10 else None))
     tree = recipe_tree()
     tree["data"] |= {"additions": [added], "max_bad_fraction": 0.2}
-    prepared = prepare(spark, parse(tree), data)
+    prepared = scanned(spark, parse(tree), data)
     assert (prepared.scan.bad_rows, prepared.additions[0].rows) == (2, 8)
     assert [row.id for row in prepared.scan.bad] == [f"digit-{TRAIN + VALIDATION + i}" for i in range(2)]
     tree["data"]["max_bad_fraction"] = 0.15
@@ -191,7 +191,7 @@ def test_bad_rows_of_an_addition_are_quarantined_and_held_to_the_limit_on_their_
         rf"data\.max_bad_fraction: 2 of 10 rows of {added} cannot be used, more than 0\.15 of them; the first, digit-"
     )
     with pytest.raises(UserError, match=message):
-        prepare(spark, parse(tree), data)
+        scanned(spark, parse(tree), data)
 
 
 MISTAKES: dict[str, tuple[Rows, str]] = {
@@ -231,7 +231,7 @@ def test_mistake_is_named_with_its_mend(spark: SparkSession, tmp_path: Path, mis
     rows, message = MISTAKES[mistake]
     data, added = write_rows(tmp_path / "data", digit_rows()), write_rows(tmp_path / "added", rows)
     with pytest.raises(UserError, match=rf"data\.additions: {message}"):
-        prepare(spark, with_additions(added), data)
+        scanned(spark, with_additions(added), data)
 
 
 def test_directory_that_is_empty_or_missing(spark: SparkSession, tmp_path: Path) -> None:
@@ -240,10 +240,10 @@ def test_directory_that_is_empty_or_missing(spark: SparkSession, tmp_path: Path)
         insitu.train(spark, with_additions(str(tmp_path / "added")), data=data, output=str(tmp_path / "model"))
     (tmp_path / "added").mkdir()
     with pytest.raises(UserError, match=r"data\.additions: .*/added holds no Parquet file; name a directory such as"):
-        prepare(spark, with_additions(str(tmp_path / "added")), data)
+        scanned(spark, with_additions(str(tmp_path / "added")), data)
     write_rows(tmp_path / "added/rows", digit_rows(train=0, validation=0))
     with pytest.raises(UserError, match=r"data\.additions: .*/added holds no row; check the job"):
-        prepare(spark, with_additions(str(tmp_path / "added")), data)
+        scanned(spark, with_additions(str(tmp_path / "added")), data)
     assert not (tmp_path / "model.run").exists()
 
 
@@ -253,7 +253,7 @@ def test_classes_in_another_order_are_refused(spark: SparkSession, tmp_path: Pat
     for path, rows, classes in ((data, digit_rows(), names), (added, later_rows(), names[::-1])):
         write_dataset(spark.read.parquet(write_rows(Path(f"{path}-plain"), rows)), path, label="label", classes=classes)
     with pytest.raises(UserError, match=r"data\.additions: the classes of .*/added are digit 9, .* and here digit 0, "):
-        prepare(spark, with_additions(added), data)
+        scanned(spark, with_additions(added), data)
 
 
 def test_a_head_of_other_classes_is_not_kept(spark: SparkSession, parent: str, tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from insitu.errors import UserError
 from insitu.recipe import parse
 from insitu.scoring.bigdl import score
 from insitu.training.engines.base import Layout
-from insitu.training.prepare import prepare, shard
+from insitu.training.prepare import shard
 from tensor_data import window_rows
-from training.digits_rows import changed, digit_rows, recipe_tree, write_rows
+from training.digits_rows import changed, digit_rows, recipe_tree, scanned, write_rows
 from training.test_engines import Interrupt
 
 SHAPE = (31, 32)
@@ -99,7 +99,7 @@ def test_mistake_is_named_with_its_mend(
 def test_windows_of_a_dataset_of_images_are_refused(spark: SparkSession, tmp_path: Path) -> None:
     data = write_rows(tmp_path / "data", digit_rows())
     with pytest.raises(UserError, match=r"data\.max_bad_fraction: 97 of 97 rows .* digit-0: not a NumPy array: "):
-        prepare(spark, parse(windows_tree()), data)
+        scanned(spark, parse(windows_tree()), data)
 
 
 def test_a_shuffle_window_is_bounded_in_memory_however_well_the_file_is_compressed(
@@ -108,7 +108,7 @@ def test_a_shuffle_window_is_bounded_in_memory_however_well_the_file_is_compress
     rows = changed(window_rows(TRAIN, VALIDATION, shape=SHAPE), "tensor", lambda number, values: [0.0] * len(values))
     tree = windows_tree()
     tree["data"]["shuffle_mib"] = 1
-    prepared = prepare(spark, parse(tree), write_rows(tmp_path / "data", rows))
+    prepared = scanned(spark, parse(tree), write_rows(tmp_path / "data", rows))
     train, _ = shard(parse(tree), prepared, Layout(workers=1, workers_per_executor=1, threads=1))
     assert prepared.dataset.row_bytes < 100
     assert train.window_rows == 2**20 // (4 * 31 * 32)

@@ -4,11 +4,42 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from insitu.cluster.failures import exit_cause
+from insitu.errors import UserError
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 _REPLACED_SECONDS = 60
+_TOGETHER_SECONDS = 2
+"""Executors that start together have registered when so long no other one has."""
+
+
+def started_executors(spark: "SparkSession") -> list[int]:
+    """The number of cores of each executor, once those that the application starts with have registered.
+
+    In local mode the driver is the only one. Elsewhere Spark's first job waits until one is there, or all that
+    were asked for (`spark.scheduler.minRegisteredResourcesRatio`); a standalone cluster gives an application without
+    `spark.cores.max` one on each of its workers, and does not say how many these are.
+
+    Raises:
+        UserError: executors come and go (`spark.dynamicAllocation.enabled`), and a gang needs the same ones to its end.
+    """
+    if not is_local(spark):
+        _check_fixed(spark)
+        spark.range(1).count()
+        ids = executor_ids(spark)
+        time.sleep(_TOGETHER_SECONDS)
+        while (now := executor_ids(spark)) != ids:
+            ids = now
+            time.sleep(_TOGETHER_SECONDS)
+    return executor_cores(spark)
+
+
+def _check_fixed(spark: "SparkSession") -> None:
+    setting = "spark.dynamicAllocation.enabled"
+    if spark.sparkContext.getConf().get(setting, "false") == "true":
+        mend = f"give --conf {setting}=false, and --num-executors on YARN or Kubernetes"
+        raise UserError(setting, "true: executors would come and go, and training needs the same ones to its end", mend)
 
 
 def executor_cores(spark: "SparkSession") -> list[int]:

@@ -23,6 +23,41 @@ from insitu.training.engines.base import Layout
 
 
 @dataclass(frozen=True)
+class Opened:
+    """A dataset before any of its rows is read.
+
+    Attributes:
+        dataset: its footers.
+        additions: those of what joins its training split.
+        selection: the columns that are read.
+        class_names: that the recipe or the dataset names; empty where neither does.
+    """
+
+    dataset: Dataset
+    additions: tuple[Dataset, ...]
+    selection: Selection
+    class_names: tuple[str, ...]
+
+    @property
+    def rows(self) -> int:
+        return sum(part.rows for part in self._parts)
+
+    @property
+    def row_groups(self) -> int:
+        return sum(len(part.row_groups) for part in self._parts)
+
+    @property
+    def row_bytes(self) -> float:
+        """Mean bytes of a row that waits in a worker's memory, as it is stored."""
+        stored = sum(part.row_bytes * part.rows for part in self._parts) / self.rows
+        return max(1, stored, self.selection.input.held_bytes)
+
+    @property
+    def _parts(self) -> tuple[Dataset, ...]:
+        return (self.dataset, *self.additions)
+
+
+@dataclass(frozen=True)
 class Prepared:
     """A dataset as training will use it.
 
@@ -31,6 +66,7 @@ class Prepared:
         additions: what joins its training split.
         scan: its good and bad rows, those of the additions among them.
         source: columns, and what rows become.
+        row_bytes: of `Opened`.
         class_names: K names.
         counts: labels of the training rows.
     """
@@ -39,6 +75,7 @@ class Prepared:
     additions: tuple[Addition, ...]
     scan: Scan
     source: Source
+    row_bytes: float
     class_names: tuple[str, ...]
     counts: LabelCounts
 
@@ -47,12 +84,6 @@ class Prepared:
         """Good ones by split."""
         return {name: sum(map(len, pieces)) for name, pieces in self.scan.rows.items()}
 
-    @property
-    def row_bytes(self) -> float:
-        """Mean stored bytes a row."""
-        parts = (self.dataset, *(each.dataset for each in self.additions))
-        return sum(part.row_bytes * part.rows for part in parts) / sum(part.rows for part in parts)
-
     def class_weights(self, recipe: Recipe) -> np.ndarray | None:
         """The weights for the task's loss, None where the recipe wants none."""
         if recipe.training.class_weight == "none":
@@ -60,28 +91,35 @@ class Prepared:
         return TASKS[recipe.task.kind].class_weights(self.counts, len(self.class_names))
 
 
-def prepare(spark: SparkSession, recipe: Recipe, uri: str) -> Prepared:
-    """Find the columns, scan the rows and check the labels.
+def open_data(recipe: Recipe, uri: str) -> Opened:
+    """Read the footers and find the columns.
 
     Raises:
-        UserError: no usable column, too many bad rows, or labels that the task cannot learn from.
-        WorkerError: BigDL cannot read a file.
+        UserError: a dataset that cannot be read, no usable column, or additions of another form.
     """
     dataset = open_dataset(uri)
-    task, selection = TASKS[recipe.task.kind], select(dataset, recipe)
-    reader, input, label = recipe.data.reader, selection.input, selection.label
-    additions = [open_addition(each, dataset, selection) for each in recipe.data.additions]
-    named = _class_names(recipe, dataset, label.name)
-    parts = (dataset, *additions)
-    rows, groups = sum(part.rows for part in parts), sum(len(part.row_groups) for part in parts)
-    print(f"data: checking {rows} rows of {groups} row groups", file=sys.stderr)
+    selection = select(dataset, recipe)
+    additions = tuple(open_addition(each, dataset, selection) for each in recipe.data.additions)
+    return Opened(dataset, additions, selection, _class_names(recipe, dataset, selection.label.name))
+
+
+def prepare(spark: SparkSession, recipe: Recipe, opened: Opened) -> Prepared:
+    """Scan the rows and check the labels.
+
+    Raises:
+        UserError: too many bad rows, or labels that the task cannot learn from.
+        WorkerError: BigDL cannot read a file.
+    """
+    dataset, additions, selection = opened.dataset, opened.additions, opened.selection
+    task, reader, label = TASKS[recipe.task.kind], recipe.data.reader, selection.label
+    print(f"data: checking {opened.rows} rows of {opened.row_groups} row groups", file=sys.stderr)
 
     def checked(refused: Refusals = NOTHING_REFUSED) -> Prepared:
         own = scan(
             spark,
             dataset,
             reader=reader,
-            input=input,
+            input=selection.input,
             label=label,
             id_column=selection.id_column,
             split=selection.split,
@@ -89,7 +127,7 @@ def prepare(spark: SparkSession, recipe: Recipe, uri: str) -> Prepared:
         )
         _check_bad_rows(dataset, own, recipe)
         _check_splits(own)
-        names = named or tuple(map(str, range(_count_classes(task, _counts(own.labels["train"]), label.name))))
+        names = opened.class_names or tuple(map(str, range(_count_classes(task, _counts(own.labels["train"]), label.name))))
         for split in own.labels.values():
             task.check_range(_counts(split), len(names))
         added = scan_additions(spark, additions, own, selection, reader=reader, refused=refused)
@@ -99,8 +137,8 @@ def prepare(spark: SparkSession, recipe: Recipe, uri: str) -> Prepared:
         found = joined(own, added)
         counts = _counts(found.labels["train"])
         task.check_variety(counts, len(names))
-        source = Source(reader, input, label, task.label_shape(len(names)), task.label_dtype)
-        return Prepared(dataset, tuple(added), found, source, names, counts)
+        source = Source(reader, selection.input, label, task.label_shape(len(names)), task.label_dtype)
+        return Prepared(dataset, tuple(added), found, source, opened.row_bytes, names, counts)
 
     prepared = checked()
     refused = _refused(spark, recipe, prepared)
@@ -134,10 +172,9 @@ def shard(recipe: Recipe, prepared: Prepared, layout: Layout) -> tuple[ShardPlan
     """The training and validation plans, printed.
 
     Raises:
-        UserError: a global batch that the workers cannot share, or too few rows.
+        UserError: too few rows.
     """
     batch, workers = recipe.training.global_batch, layout.workers
-    check_batch(batch, workers)
     rows = prepared.rows
     if rows["train"] < batch:
         raise UserError("training.global_batch", f"{batch} is more than the {rows['train']} training rows", "lower it")
@@ -147,8 +184,7 @@ def shard(recipe: Recipe, prepared: Prepared, layout: Layout) -> tuple[ShardPlan
             f"{workers} workers for {rows['validation']} validation rows, each needs one",
             "lower it, or move rows to the validation split",
         )
-    row_bytes = max(1, prepared.row_bytes, prepared.source.input.held_bytes)
-    window = max(batch // workers, int(recipe.data.shuffle_mib * 2**20 / row_bytes))
+    window = max(batch // workers, int(recipe.data.shuffle_mib * 2**20 / prepared.row_bytes))
     train, validation = (
         plan_shards(
             prepared.scan.rows[name],

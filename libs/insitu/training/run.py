@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from insitu import artifact, models
 from insitu.bigdl import refusals
+from insitu.cluster.executors import started_executors
 from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, qualify
 from insitu.errors import UserError
 from insitu.models.transfer import start_from
 from insitu.recipe import Bigdl, Recipe
 from insitu.registry import find_model
 from insitu.tracking import Tracking
-from insitu.training.engines.base import Engine, Event, Listener, TrainingJob, TrainingResult
-from insitu.training.prepare import Prepared, check_batch, prepare, resolve, shard
+from insitu.training.engines.base import Engine, Event, Layout, Listener, TrainingJob, TrainingResult
+from insitu.training.prepare import Prepared, check_batch, open_data, prepare, resolve, shard
 from insitu.training.publish import provenance, publish
 from insitu.training.rundir import RunDirectory, persist_result
 from insitu.training.supervisor import Supervisor
@@ -78,10 +79,13 @@ def train(
     recipe = _qualified(spark, recipe)
     with run.opened(resume=resume), _kept_if_begun(run), _parent_model(recipe) as parent:
         artifact.check_free(output)  # now that nobody else can publish there
-        prepared = prepare(spark, recipe, data)
+        opened = open_data(recipe, data)
+        layout = Layout.on(started_executors(spark), recipe.training.workers).with_threads(recipe.training.threads)
+        check_batch(recipe.training.global_batch, layout.workers)
         engine = _engine(recipe, spark)
-        layout = engine.layout(recipe.training.workers).with_threads(recipe.training.threads)
-        recipe = engine.settle(recipe, layout)
+        data_bytes = opened.rows * opened.row_bytes
+        recipe = engine.settle(recipe, layout, classes=len(opened.class_names) or 2, data_bytes=data_bytes)
+        prepared = prepare(spark, recipe, opened)
         recipe = resolve(spark, recipe, prepared, layout, begun=run.precision)
         additions = {each.dataset.uri: each.dataset.fingerprint for each in prepared.additions}
         train_plan, validation_plan = shard(recipe, prepared, layout)

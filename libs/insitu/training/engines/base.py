@@ -45,7 +45,11 @@ class Layout:
 
     @classmethod
     def on(cls, cores: list[int], workers: int | None) -> "Layout":
-        """As `Engine.layout`, on executors of so many cores each."""
+        """How `training.workers` sit on executors of so many cores each; None is one an executor.
+
+        Raises:
+            UserError: more workers than cores, or not the same number on each executor.
+        """
         workers = workers or len(cores)
         per_executor, uneven = divmod(workers, len(cores))
         if uneven or per_executor > min(cores):
@@ -137,16 +141,14 @@ class TrainingResult:
 class Engine(Protocol):
     """Trains a Keras topology on the cluster; it makes the same model whatever the engine."""
 
-    def layout(self, workers: int | None) -> Layout:
-        """How `training.workers` sit on this cluster; None is one an executor.
+    def settle(self, recipe: Recipe, layout: Layout, *, classes: int, data_bytes: float) -> Recipe:
+        """The recipe with the engine's own choices filled in; called before a row is read.
 
-        Raises:
-            UserError: more workers than cores, or not the same number on each executor.
-        """
-        ...
-
-    def settle(self, recipe: Recipe, layout: Layout) -> Recipe:
-        """The recipe with the engine's own choices filled in.
+        Args:
+            recipe: the user's.
+            layout: of its workers.
+            classes: K, or 2 where only the scan will tell: the head is little of a topology.
+            data_bytes: of all rows, as they wait in a worker's memory.
 
         Raises:
             UserError: what it asks for cannot be had on these executors.

@@ -24,7 +24,7 @@ from insitu.bigdl.converted import Converted
 from insitu.bigdl.memory import check_memory, estimate
 from insitu.bigdl.trainer import Trainer
 from insitu.bigdl.vectors import write_start, write_vector
-from insitu.cluster.executors import executor_cores, executor_host, wait_for_executors
+from insitu.cluster.executors import executor_host, wait_for_executors
 from insitu.cluster.filesystem import open_filesystem
 from insitu.cluster.interrupts import DeferredInterrupts
 from insitu.data.pipeline import Source
@@ -48,20 +48,19 @@ class BigdlEngine:
     def __init__(self, spark: "SparkSession") -> None:
         self._spark = spark
 
-    def layout(self, workers: int | None) -> Layout:
-        return Layout.on(executor_cores(self._spark), workers)
-
-    def settle(self, recipe: Recipe, layout: Layout) -> Recipe:
-        """`training.bigdl.engine_type` is chosen."""
+    def settle(self, recipe: Recipe, layout: Layout, *, classes: int, data_bytes: float) -> Recipe:
+        """`training.bigdl.engine_type` is chosen, and the executors' memory is checked."""
         bigdl = recipe.training.bigdl.model_copy(update={"engine_type": _engine_type(recipe, layout)})
-        return recipe.model_copy(update={"training": recipe.training.model_copy(update={"bigdl": bigdl})})
+        recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update={"bigdl": bigdl})})
+        converted = convert(build_model(recipe, classes, precision="fp32"))
+        _check_normalization(converted, recipe, layout)
+        self._check_memory(recipe, converted, layout, data_bytes)
+        return recipe
 
     def train(self, job: TrainingJob, layout: Layout, listener: Listener) -> TrainingResult:
         executors = self._executors(layout)
         model = build_model(job.recipe, len(job.class_names))
         converted = convert(model)
-        _check_normalization(converted, job.recipe, job.train.local_batch, layout.threads)
-        self._check_memory(job, converted, layout)
         restored, weights = persist_result(
             lambda: _start(job, model.get_weights), "reading what to start from", job.scratch
         )
@@ -78,18 +77,17 @@ class BigdlEngine:
                     listener({"event": "worker", **place})
                 return BigdlRun(job, trainer, converted, listener, restored, interrupts).train()
 
-    def _check_memory(self, job: TrainingJob, converted: Converted, layout: Layout) -> None:
-        rows = job.train.rows / job.train.workers
-        workers, local_batch, source = layout.workers_per_executor, job.train.local_batch, job.source
-        engine_type = job.recipe.training.bigdl.engine_type
+    def _check_memory(self, recipe: Recipe, converted: Converted, layout: Layout, data_bytes: float) -> None:
+        data, engine_type = recipe.data, recipe.training.bigdl.engine_type
+        workers, local_batch = layout.workers_per_executor, recipe.training.global_batch // layout.workers
         needed = estimate(
             converted,
             engine_type,
             local_batch=local_batch,
             threads=layout.threads,
             workers=workers,
-            row_bytes=4 * math.prod(source.input.shape),
-            window=int(job.recipe.data.shuffle_mib * 2**20 * min(1, rows / job.train.window_rows)),
+            row_bytes=4 * math.prod(data.map_size) * data.map_channels,
+            window=int(min(data.shuffle_mib * 2**20, data_bytes / layout.workers)),
         )
         check_memory(self._spark, needed, engine_type, images=workers * local_batch)
 
@@ -118,7 +116,8 @@ def _engine_type(recipe: Recipe, layout: Layout) -> Literal["mklblas", "mkldnn"]
     return ("mklblas" if several else "mkldnn") if asked == "auto" else asked
 
 
-def _check_normalization(converted: Converted, recipe: Recipe, local_batch: int, threads: int) -> None:
+def _check_normalization(converted: Converted, recipe: Recipe, layout: Layout) -> None:
+    local_batch, threads = recipe.training.global_batch // layout.workers, layout.threads
     if recipe.training.bigdl.engine_type == "mklblas" and converted.statistics and local_batch < 2 * threads:
         raise UserError(
             "training.global_batch",

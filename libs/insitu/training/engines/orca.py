@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from insitu.cluster.executors import executor_cores, wait_for_executors
+from insitu.cluster.executors import wait_for_executors
 from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, open_filesystem, persist, say
 from insitu.cluster.rendezvous import Missing, exchange
 from insitu.cluster.threads import openmp_environment, openmp_threads
@@ -42,10 +42,7 @@ class OrcaEngine:
     def __init__(self, spark: "SparkSession") -> None:
         self._spark = spark
 
-    def layout(self, workers: int | None) -> Layout:
-        return Layout.on(executor_cores(self._spark), workers)
-
-    def settle(self, recipe: Recipe, layout: Layout) -> Recipe:
+    def settle(self, recipe: Recipe, layout: Layout, *, classes: int, data_bytes: float) -> Recipe:
         return recipe
 
     def train(self, job: TrainingJob, layout: Layout, listener: Listener) -> TrainingResult:
