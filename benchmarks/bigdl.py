@@ -3,14 +3,16 @@
     python benchmarks/bigdl.py [NAME…]
 
 A JSON line a claim on stdout, what is being measured on stderr. All inputs are 224x224, all numbers fp32 unless a
-line says bf16. Speeds are those of a third epoch's steps, of BigDL's own program that of its median step; subjects and
-peers run in turns, and the best of two turns counts (of one, where it leaves a run a twentieth behind).
+line says bf16, which is left out where the processor has none. Speeds are those of a third epoch's steps, of BigDL's
+own program that of its median step; subjects and peers run in turns, and the best of two turns counts (of one, where it
+leaves a run a twentieth behind).
 """
 
 from dataclasses import replace
 
 from bigdl_runs import Stock
 from comparisons import Comparison, compare
+from insitu.cluster.cpu import cpu_flags, trains_in_bf16
 from job_runs import CORES, Job
 from lines import chosen
 
@@ -42,7 +44,7 @@ _COMPARISONS = {
             subjects=(Job(model="inception_v1", local_batch=_BATCH // CORES, precision=precision),),
             peers=(_bigdl("mkldnn"), _bigdl("mklblas")),
         )
-        for precision in ("bf16", "fp32")
+        for precision in (("bf16", "fp32") if trains_in_bf16(cpu_flags()) else ("fp32",))
     ],
 }
 

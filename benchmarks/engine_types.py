@@ -23,12 +23,10 @@ from insitu.models import build, names
 from job_runs import CORES
 from lines import chosen
 
-_HEAP = "7g"
+_HEAP = "18g"
 _SIZE = 224
 _CLASSES = 14
 _BATCH = 8
-_SMALLER_BATCH = {"vgg16": 4}
-"""Where `_BATCH` images do not fit the heap under mklblas."""
 
 _WARM_PASSES, _PASSES = 3, 5
 
@@ -38,12 +36,8 @@ class _Passes:
     model: str
     engine_type: str
 
-    @property
-    def batch(self) -> int:
-        return _SMALLER_BATCH.get(self.model, _BATCH)
-
     def __str__(self) -> str:
-        return f"{self.model} fp32, {self.engine_type}, {CORES} threads, {self.batch} images"
+        return f"{self.model} fp32, {self.engine_type}, {CORES} threads, {_BATCH} images"
 
     def images_per_second(self) -> float:
         """Of the median pass."""
@@ -56,7 +50,7 @@ def _images_per_second(run: _Passes) -> float:
     jvm = _jvm()
     jvm.com.intel.analytics.bigdl.insitu.Compute.begin(run.engine_type, CORES)
     networks = _networks(run)
-    rows = run.batch // len(networks)
+    rows = _BATCH // len(networks)
     images = [_random(rows, 3, _SIZE, _SIZE) for _ in networks]
     gradients = [_random(rows, _CLASSES) for _ in networks]
     seconds = []
@@ -67,13 +61,13 @@ def _images_per_second(run: _Passes) -> float:
             started = time.perf_counter()
             list(pool.map(_pass, networks, images, gradients))
             seconds.append(time.perf_counter() - started)
-    return run.batch / median(seconds[_WARM_PASSES:])
+    return _BATCH / median(seconds[_WARM_PASSES:])
 
 
 def _networks(run: _Passes) -> list[Any]:
     model = build(run.model, size=(_SIZE, _SIZE), channels=3, outputs=_CLASSES, activation="sigmoid")
     network = _jvm().com.intel.analytics.bigdl.insitu.Network
-    first = network.build(convert(model).topology, run.engine_type, run.batch)
+    first = network.build(convert(model).topology, run.engine_type, _BATCH)
     first.parameters().rand(-0.02, 0.02)
     return [first, *(first.replica() for _ in range(1, CORES if run.engine_type == "mklblas" else 1))]
 

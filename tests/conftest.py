@@ -6,7 +6,7 @@ import random
 import runpy
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,9 +115,12 @@ def submit() -> Callable[..., Submitted]:
     return spark_submit
 
 
-def spark_submit(job: str | Path, *args: object, master: str = "local[2]", timeout_s: float = 300) -> Submitted:
+def spark_submit(
+    job: str | Path, *args: object, master: str = "local[2]", timeout_s: float = 300, conf: Sequence[str] = ()
+) -> Submitted:
     """Run a job to its end; whatever it started is gone afterwards, also when the time is up."""
-    command = ["spark-submit", "--master", master, "--conf", "spark.ui.enabled=false", str(job), *map(str, args)]
+    flags = [flag for setting in ("spark.ui.enabled=false", *conf) for flag in ("--conf", setting)]
+    command = ["spark-submit", "--master", master, *flags, str(job), *map(str, args)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYSPARK_")}
     process = subprocess.Popen(
         command,

@@ -13,10 +13,12 @@ from conftest import SEED, Submitted
 from training.digits_rows import digit_rows, recipe_tree, write_rows
 from training.test_kills import random_kills
 
-pytestmark = pytest.mark.slow
-
 JOB = Path(__file__).parent.parent / "training" / "killing_job.py"
 STEPS_PER_EPOCH, EPOCHS = 20, 3
+IMPATIENT = (
+    *("spark.executor.heartbeatInterval=2s", "spark.network.timeoutInterval=5s", "spark.network.timeout=20s"),
+    "spark.storage.blockManagerHeartbeatTimeoutMs=20s",
+)
 
 
 @pytest.fixture(scope="module")
@@ -24,21 +26,40 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_rows(tmp_path_factory.mktemp("digits") / "data", digit_rows(train=640, validation=33))
 
 
-def test_killed_executors_cost_nothing_but_time(
-    submit: Callable[..., Submitted], standalone: str, data: str, tmp_path: Path
+@pytest.mark.parametrize(
+    ("victims", "expected"),
+    [
+        pytest.param(
+            ["executor", "executor"],
+            r"Command exited with code 137, SIGKILL: killed by someone, a ",
+            id="killed",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ["halted-executor"],
+            r"Executor heartbeat timed out after \d+ ms",
+            id="halted",
+            marks=pytest.mark.nightly,
+        ),
+    ],
+)
+def test_lost_executors_cost_nothing_but_time(
+    submit: Callable[..., Submitted], standalone: str, data: str, tmp_path: Path, victims: list[str], expected: str
 ) -> None:
-    kills = random_kills(["executor", "executor"], SEED, steps=STEPS_PER_EPOCH * EPOCHS)
+    """Spark gives up a halted executor by its own timeout, of two minutes unless it is told another one."""
+    kills = random_kills(victims, SEED, steps=STEPS_PER_EPOCH * EPOCHS)
     found = {}
-    for name, victims in (("undisturbed", []), ("killed", kills)):
+    for name, disturbed in (("undisturbed", []), ("disturbed", kills)):
         tree = recipe_tree(engine="bigdl", epochs=EPOCHS, checkpoint={"every_steps": 10})
-        output = tmp_path / name
-        found[name] = submit(JOB, data, output, json.dumps(victims), json.dumps(tree), master=standalone, timeout_s=600)
+        arguments = (data, tmp_path / name, json.dumps(disturbed), json.dumps(tree))
+        conf = IMPATIENT if "halted-executor" in victims else ()
+        found[name] = submit(JOB, *arguments, master=standalone, timeout_s=600, conf=conf)
         assert found[name].summary["steps"] == EPOCHS * STEPS_PER_EPOCH
     ours, theirs = (insitu.load(str(tmp_path / name)).model.get_weights() for name in found)
-    for killed, undisturbed in zip(ours, theirs, strict=True):
-        np.testing.assert_allclose(killed, undisturbed, rtol=0, atol=1e-5)
-    stderr = found["killed"].stderr
+    for weights, undisturbed in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(weights, undisturbed, rtol=0, atol=1e-5)
+    stderr = found["disturbed"].stderr
     reasons = re.findall("^restart: (.*)", stderr, re.MULTILINE)
-    assert found["killed"].summary["restarts"] == len(reasons) == len(kills) == stderr.count("kill: ")
-    expected = r"executor \d+ on 127\.0\.0\.1 was lost: Command exited with code 137, SIGKILL: killed by someone, a "
-    assert all(re.match(expected, reason) for reason in reasons), reasons
+    assert found["disturbed"].summary["restarts"] == len(reasons) == len(kills) == stderr.count("kill: ")
+    lost = rf"executor \d+ on 127\.0\.0\.1 was lost: {expected}"
+    assert all(re.match(lost, reason) for reason in reasons), reasons

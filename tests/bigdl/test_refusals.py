@@ -46,14 +46,47 @@ def test_engine_type_of_another_engine_is_refused() -> None:
         check(parse(recipe_tree(bigdl={"engine_type": "mkldnn"})))
 
 
-def test_run_that_does_not_fit_is_refused_before_it_trains(spark: SparkSession, tmp_path: Path) -> None:
-    data = write_rows(tmp_path / "data", digit_rows())
-    tree = recipe_tree(engine="bigdl", bigdl={"engine_type": "mklblas"}, global_batch=64)
-    tree["data"]["size"] = [2048, 2048]
-    line = r"spark\.driver\.memory: \d+g, and 64 images an executor under mklblas need about \d+g; give --conf "
+@pytest.mark.parametrize(
+    ("data", "model", "training", "line"),
+    [
+        (
+            {"size": [2048, 2048]},
+            "squeezenet",
+            {"bigdl": {"engine_type": "mklblas"}, "global_batch": 64},
+            r"spark\.driver\.memory: \d+g, and 64 images an executor under mklblas need about \d+g; give --conf ",
+        ),
+        (
+            {},
+            "squeezenet",
+            {"bigdl": {"engine_type": "mkldnn"}, "workers": 2},
+            r"training\.bigdl\.engine_type: mkldnn trains one worker an executor, and training\.workers asks for 2; ",
+        ),
+        (
+            {},
+            "resnet50",
+            {"bigdl": {"engine_type": "mklblas"}, "global_batch": 3},
+            r"training\.global_batch: 3 images for a worker's 2 threads, and under mklblas each normalizes its part; ",
+        ),
+    ],
+    ids=["memory", "workers of mkldnn", "images to normalize"],
+)
+def test_what_the_executors_cannot_do_is_refused_before_a_row_is_read(
+    spark: SparkSession,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    data: dict[str, Any],
+    model: str,
+    training: dict[str, Any],
+    line: str,
+) -> None:
+    rows = write_rows(tmp_path / "data", digit_rows())
+    tree = recipe_tree(engine="bigdl", **training)
+    tree["data"] |= data
+    tree["model"] |= {"name": model}
     with pytest.raises(UserError, match=line):
-        insitu.train(spark, parse(tree), data=data, output=str(tmp_path / "model"))
+        insitu.train(spark, parse(tree), data=rows, output=str(tmp_path / "model"))
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
+    assert "checking" not in capsys.readouterr().err
 
 
 def test_memory_of_densenet_is_seen_to_need_mkldnn() -> None:

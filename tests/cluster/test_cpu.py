@@ -3,7 +3,7 @@
 import pytest
 from pyspark.sql import SparkSession
 
-from insitu.cluster.cpu import bf16_is_faster, cpu_flags, executors_cpu_flags
+from insitu.cluster.cpu import bf16_is_faster, cpu_flags, executors_cpu_flags, trains_in_bf16
 
 
 def test_executors_on_this_machine_have_its_processors_flags(spark: SparkSession) -> None:
@@ -21,3 +21,8 @@ def test_executors_on_this_machine_have_its_processors_flags(spark: SparkSession
 )
 def test_bf16_is_taken_where_it_is_faster(flags: str, faster: bool) -> None:
     assert bf16_is_faster(frozenset(flags.split())) is faster
+
+
+@pytest.mark.parametrize(("flags", "can"), [("avx2 fma", False), ("avx2 avx512f avx512bw avx512dq avx512vl", True)])
+def test_bf16_needs_avx512(flags: str, can: bool) -> None:
+    assert trains_in_bf16(frozenset(flags.split())) is can

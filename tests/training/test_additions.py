@@ -19,7 +19,7 @@ from insitu.models import build
 from insitu.recipe import Recipe, parse
 from insitu.training.prepare import Prepared
 from scored_models import CLASSES, write_model
-from training.digits_rows import changed, digit_rows, recipe_tree, scanned, TRAIN, VALIDATION, write_rows
+from training.digits_rows import TRAIN, VALIDATION, changed, digit_rows, recipe_tree, scanned, write_rows
 from training.test_engines import Interrupt
 
 SIZE = (64, 64)

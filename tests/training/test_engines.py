@@ -15,14 +15,15 @@ from pyspark.sql import SparkSession
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
 import insitu
+from insitu.cluster.cpu import cpu_flags, trains_in_bf16
 from insitu.data.decode import decode
 from insitu.errors import UserError, WorkerError
 from insitu.recipe import parse
 from insitu.training.engines.base import Listener
 from training.digits_rows import TRAIN, VALIDATION, digit_rows, recipe_tree, write_rows
 
-PRECISION = {"orca": "bf16", "bigdl": "fp32"}
-"""The engines, each with the precision that is its fastest."""
+PRECISION = {"orca": "bf16" if trains_in_bf16(cpu_flags()) else "fp32", "bigdl": "fp32"}
+"""The engines, each with the least precise arithmetic that it has here."""
 
 SUMMARY_KEYS = {"output", "engine", "workers", "steps", "images_per_second", "metrics", "quarantined", "seconds"}
 

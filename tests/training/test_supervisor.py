@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,10 +36,7 @@ class LosingEngine:
         self._on_loss = on_loss
         self.jobs: list[TrainingJob] = []
 
-    def layout(self, workers: int | None) -> Layout:
-        return Layout(workers or 1, 1, 1)
-
-    def settle(self, recipe: Recipe, layout: Layout) -> Recipe:
+    def settle(self, recipe: Recipe, layout: Layout, **_: Any) -> Recipe:
         return recipe
 
     def train(self, job: TrainingJob, layout: Layout, listener: Listener) -> TrainingResult:
@@ -98,7 +96,7 @@ def test_lost_gang_waits_for_the_checkpoint_that_was_written(
 ) -> None:
     monkeypatch.setattr(filesystem, "_RETRY_SECONDS", 0.1)
     engine, events = LosingEngine(gone), list[Event]()
-    Supervisor(engine, engine.layout(1), run, events.append).train(job)
+    Supervisor(engine, Layout(1, 1, 1), run, events.append).train(job)
     assert [each.first_step for each in engine.jobs] == [0, 3]
     assert [event["step"] for event in events if event["event"] == "restart"] == [3]
 
@@ -106,7 +104,7 @@ def test_lost_gang_waits_for_the_checkpoint_that_was_written(
 def test_phase_that_goes_on_from_a_checkpoint_does_not_begin_without_one(run: RunDirectory, job: TrainingJob) -> None:
     """The epochs before it, with a frozen trunk, are an earlier driver's: only checkpoints have them."""
     engine = LosingEngine(lambda checkpoints: None)
-    supervisor = Supervisor(engine, engine.layout(1), run, lambda event: None)
+    supervisor = Supervisor(engine, Layout(1, 1, 1), run, lambda event: None)
     with pytest.raises(
         UserError, match=r"no checkpoint after step 10 can be read.*; give the same command with --resume"
     ):

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 _TASKS_PER_CORE = 4
+_AVX512_CORE = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"})
 
 
 def cpu_flags() -> frozenset[str]:
@@ -16,6 +17,15 @@ def cpu_flags() -> frozenset[str]:
         return frozenset()
     lines = (line.partition(":") for line in cpuinfo.read_text().splitlines())
     return next((frozenset(flags.split()) for name, _, flags in lines if name.strip() == "flags"), frozenset())
+
+
+def trains_in_bf16(flags: frozenset[str]) -> bool:
+    """Whether oneDNN has bf16 for processors with these flags: where it computes in `avx512_core` or more.
+
+    Elsewhere ITEX ends the process with oneDNN's "object is not initialized".
+    Source: oneDNN's "Data Types", https://uxlfoundation.github.io/oneDNN/dev_guide_data_types.html
+    """
+    return flags >= _AVX512_CORE
 
 
 def bf16_is_faster(flags: frozenset[str]) -> bool:

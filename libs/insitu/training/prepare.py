@@ -2,12 +2,10 @@
 
 import sys
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from pyspark.sql import SparkSession
 
-from insitu.cluster.cpu import bf16_is_faster, executors_cpu_flags
 from insitu.data.additions import Addition, joined, open_addition, scan_additions
 from insitu.data.cache import cached_rows
 from insitu.data.dataset import Dataset, open_dataset
@@ -15,7 +13,7 @@ from insitu.data.labels import MAX_CLASSES
 from insitu.data.pipeline import Source
 from insitu.data.plan import ShardPlan, plan_shards
 from insitu.data.scan import NOTHING_REFUSED, LabelTally, Refusals, Scan, scan
-from insitu.data.selection import select
+from insitu.data.selection import Selection, select
 from insitu.errors import UserError
 from insitu.recipe import Recipe
 from insitu.tasks import TASKS, LabelCounts, Task
@@ -127,7 +125,9 @@ def prepare(spark: SparkSession, recipe: Recipe, opened: Opened) -> Prepared:
         )
         _check_bad_rows(dataset, own, recipe)
         _check_splits(own)
-        names = opened.class_names or tuple(map(str, range(_count_classes(task, _counts(own.labels["train"]), label.name))))
+        names = opened.class_names
+        if not names:
+            names = tuple(map(str, range(_count_classes(task, _counts(own.labels["train"]), label.name))))
         for split in own.labels.values():
             task.check_range(_counts(split), len(names))
         added = scan_additions(spark, additions, own, selection, reader=reader, refused=refused)
@@ -145,25 +145,9 @@ def prepare(spark: SparkSession, recipe: Recipe, opened: Opened) -> Prepared:
     return checked(refused) if refused else prepared
 
 
-def resolve(
-    spark: SparkSession,
-    recipe: Recipe,
-    prepared: Prepared,
-    layout: Layout,
-    *,
-    begun: Literal["bf16", "fp32"] | None = None,
-) -> Recipe:
-    """The recipe with what it leaves open filled in: class names, workers, precision.
-
-    Args:
-        begun: the precision of the run that is gone on with, whatever today's executors do faster.
-    """
-    precision = recipe.training.precision
-    if recipe.training.engine == "bigdl":
-        precision = "fp32"
-    elif precision == "auto":
-        precision = begun or ("bf16" if bf16_is_faster(executors_cpu_flags(spark)) else "fp32")
-    training = recipe.training.model_copy(update={"workers": layout.workers, "precision": precision})
+def resolve(recipe: Recipe, prepared: Prepared, layout: Layout) -> Recipe:
+    """A settled recipe with what else it leaves open filled in: class names and workers."""
+    training = recipe.training.model_copy(update={"workers": layout.workers})
     task = recipe.task.model_copy(update={"classes": prepared.class_names})
     return recipe.model_copy(update={"training": training, "task": task})
 

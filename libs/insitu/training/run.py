@@ -84,9 +84,10 @@ def train(
         check_batch(recipe.training.global_batch, layout.workers)
         engine = _engine(recipe, spark)
         data_bytes = opened.rows * opened.row_bytes
-        recipe = engine.settle(recipe, layout, classes=len(opened.class_names) or 2, data_bytes=data_bytes)
+        classes = len(opened.class_names) or 2
+        recipe = engine.settle(recipe, layout, classes=classes, data_bytes=data_bytes, begun=run.precision)
         prepared = prepare(spark, recipe, opened)
-        recipe = resolve(spark, recipe, prepared, layout, begun=run.precision)
+        recipe = resolve(recipe, prepared, layout)
         additions = {each.dataset.uri: each.dataset.fingerprint for each in prepared.additions}
         train_plan, validation_plan = shard(recipe, prepared, layout)
         run.claim(recipe, prepared.dataset.fingerprint, additions, rows=prepared.rows, threads=layout.threads)

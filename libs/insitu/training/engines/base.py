@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -16,6 +16,7 @@ RESULT = "result.json"
 
 PREDICTIONS = "predictions.npz"
 
+Precision = Literal["bf16", "fp32"]
 Event = dict[str, Any]
 Listener = Callable[[Event], None]
 """Called on the driver, one call at a time, with what happens while a run goes on; `event["event"]` says what:
@@ -141,14 +142,17 @@ class TrainingResult:
 class Engine(Protocol):
     """Trains a Keras topology on the cluster; it makes the same model whatever the engine."""
 
-    def settle(self, recipe: Recipe, layout: Layout, *, classes: int, data_bytes: float) -> Recipe:
-        """The recipe with the engine's own choices filled in; called before a row is read.
+    def settle(
+        self, recipe: Recipe, layout: Layout, *, classes: int, data_bytes: float, begun: Precision | None
+    ) -> Recipe:
+        """The recipe with the precision and the engine's own choices filled in; called before a row is read.
 
         Args:
             recipe: the user's.
             layout: of its workers.
             classes: K, or 2 where only the scan will tell: the head is little of a topology.
             data_bytes: of all rows, as they wait in a worker's memory.
+            begun: the precision of the run that is gone on with, whatever today's executors do faster.
 
         Raises:
             UserError: what it asks for cannot be had on these executors.

@@ -32,7 +32,7 @@ from insitu.data.plan import ShardPlan
 from insitu.errors import UserError, WorkerLost
 from insitu.recipe import Recipe
 from insitu.training.checkpoints import Checkpoint, load_checkpoint
-from insitu.training.engines.base import Layout, Listener, TrainingJob, TrainingResult
+from insitu.training.engines.base import Layout, Listener, Precision, TrainingJob, TrainingResult
 from insitu.training.engines.bigdl_run import BigdlRun
 from insitu.training.rundir import persist_result
 from insitu.training.weights import load_weights
@@ -48,11 +48,14 @@ class BigdlEngine:
     def __init__(self, spark: "SparkSession") -> None:
         self._spark = spark
 
-    def settle(self, recipe: Recipe, layout: Layout, *, classes: int, data_bytes: float) -> Recipe:
+    def settle(
+        self, recipe: Recipe, layout: Layout, *, classes: int, data_bytes: float, begun: Precision | None
+    ) -> Recipe:
         """`training.bigdl.engine_type` is chosen, and the executors' memory is checked."""
         bigdl = recipe.training.bigdl.model_copy(update={"engine_type": _engine_type(recipe, layout)})
-        recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update={"bigdl": bigdl})})
-        converted = convert(build_model(recipe, classes, precision="fp32"))
+        training = recipe.training.model_copy(update={"precision": "fp32", "bigdl": bigdl})
+        recipe = recipe.model_copy(update={"training": training})
+        converted = convert(build_model(recipe, classes))
         _check_normalization(converted, recipe, layout)
         self._check_memory(recipe, converted, layout, data_bytes)
         return recipe

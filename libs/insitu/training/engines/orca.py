@@ -16,6 +16,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from insitu.cluster.cpu import bf16_is_faster, executors_cpu_flags, trains_in_bf16
 from insitu.cluster.executors import wait_for_executors
 from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, open_filesystem, persist, say
 from insitu.cluster.rendezvous import Missing, exchange
@@ -24,7 +25,16 @@ from insitu.data.cache import with_cache
 from insitu.errors import UserError
 from insitu.recipe import Recipe
 from insitu.training.checkpoints import load_checkpoint
-from insitu.training.engines.base import PREDICTIONS, RESULT, WEIGHTS, Layout, Listener, TrainingJob, TrainingResult
+from insitu.training.engines.base import (
+    PREDICTIONS,
+    RESULT,
+    WEIGHTS,
+    Layout,
+    Listener,
+    Precision,
+    TrainingJob,
+    TrainingResult,
+)
 from insitu.training.gang import Member, run_gang
 from insitu.training.rundir import persist_result
 from insitu.training.weights import load_weights
@@ -42,8 +52,18 @@ class OrcaEngine:
     def __init__(self, spark: "SparkSession") -> None:
         self._spark = spark
 
-    def settle(self, recipe: Recipe, layout: Layout, *, classes: int, data_bytes: float) -> Recipe:
-        return recipe
+    def settle(
+        self, recipe: Recipe, layout: Layout, *, classes: int, data_bytes: float, begun: Precision | None
+    ) -> Recipe:
+        """`training.precision: auto` is chosen."""
+        asked = recipe.training.precision if recipe.training.precision != "auto" else begun
+        flags = frozenset() if asked == "fp32" else executors_cpu_flags(self._spark)
+        if asked == "bf16" and not trains_in_bf16(flags):
+            problem = "bf16, and not every executor's processor has AVX-512, without which oneDNN cannot train in it"
+            mend = "go on with the run where all have it, or begin a new one" if begun == asked else "take auto"
+            raise UserError("training.precision", problem, mend)
+        precision = asked or ("bf16" if bf16_is_faster(flags) else "fp32")
+        return recipe.model_copy(update={"training": recipe.training.model_copy(update={"precision": precision})})
 
     def train(self, job: TrainingJob, layout: Layout, listener: Listener) -> TrainingResult:
         silence = job.recipe.training.silence_seconds
