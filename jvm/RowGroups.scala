@@ -80,7 +80,11 @@ object Source {
   * @param rowGroup index of the row group in the file.
   * @param offsets ascending row offsets within the row group.
   */
-final case class Piece(path: String, rowGroup: Int, offsets: Array[Int])
+final case class Piece(path: String, rowGroup: Int, offsets: Array[Int]) {
+
+  /** A row's file, row group and offset, for messages. */
+  def place(row: Int): String = s"$path, row group $rowGroup, row $row"
+}
 
 /** One worker's rows. */
 final case class Shard(pieces: Array[Piece]) {
@@ -132,9 +136,13 @@ private[insitu] final case class StoredTensor(values: Array[Float]) extends Stor
 /** A row as it is stored.
   *
   * @param label `Source.labelWidth` numbers.
-  * @param place the file, row group and row, for messages.
+  * @param piece, row where it comes from.
   */
-private[insitu] final case class Row(input: Stored, label: Array[Float], place: String)
+private[insitu] final case class Row(input: Stored, label: Array[Float], piece: Piece, row: Int) {
+
+  /** For messages. */
+  def place: String = piece.place(row)
+}
 
 /** Reads rows of row groups; of a row group that spans several windows no row is read twice.
   *
@@ -153,8 +161,7 @@ private[insitu] final class RowGroupCursor(source: Source, hadoop: Configuration
     if ((piece.path, piece.rowGroup) != from || piece.offsets.head < group.next) open(piece)
     piece.offsets.map { row =>
       if (Thread.interrupted()) throw new InterruptedException
-      val place = s"${piece.path}, row group ${piece.rowGroup}, row $row"
-      BadRow.naming(place)(Row(input(row), label(row), place))
+      BadRow.naming(piece.place(row))(Row(input(row), label(row), piece, row))
     }
   }
 

@@ -86,7 +86,8 @@ final class Trainer(spark: SparkSession, settingsJson: String) {
   def cancel(): Unit = sc.cancelJobGroup(settings.run)
 
   def close(): Unit = inGroup("workers end") {
-    workers.foreach(_ => Workers.close())
+    val run = settings.run
+    workers.foreach(_ => Workers.close(run))
   }
 
   /** The mean over the workers, which all have afterwards: moving averages are linear, so later ones do not change. */
@@ -144,7 +145,7 @@ object Workers {
     if (executor != settings.executors(rank))
       throw new WorkerGone(s"worker $rank came to executor $executor, not ${settings.executors(rank)}")
     if (run != settings.run) {
-      close()
+      close(run)
       run = settings.run
       Compute.begin(settings.engine, settings.threads)
     }
@@ -158,8 +159,11 @@ object Workers {
     else
       throw new WorkerGone(s"worker $rank was on executor $executor, and executor ${SparkEnv.get.executorId} has none")
 
-  def close(): Unit = synchronized {
-    held.values.foreach(_.close())
-    held = Map.empty
+  /** Ends the workers of a run, if they are still here. */
+  def close(run: String): Unit = synchronized {
+    if (run == this.run) {
+      held.values.foreach(_.close())
+      held = Map.empty
+    }
   }
 }

@@ -159,6 +159,22 @@ class TestDropout:
         assert 0.3 < np.mean(first != second) < 0.45
         assert 0.3 < np.mean(first != unseeded) < 0.45
 
+    def test_hands_back_what_it_kept_alone(self, spark: SparkSession, engine: str) -> None:
+        """On maps: a convolution before it gets gradients where its output was kept, and as much more."""
+        width = 4 * 6 * 6
+        model = image_model((6, 6), lambda x: layers.Dropout(0.25)(layers.Conv2D(4, 1)(x)), outputs=width)
+        kernel = np.random.default_rng(SEED).normal(size=(1, 1, 3, 4)).astype(np.float32)
+        model.set_weights([kernel, np.full(4, 9, np.float32), np.eye(width), np.zeros(width)])
+        network = network_of(spark, model, convert(model), engine, batch=8)
+        images = pixels(random_images(model, 8))
+        found = network.forward(images).reshape(8, 6, 6, 4)
+        network.backward(np.ones((8, width), np.float32))
+        given = np.where(found == 0, 0, 1 / 0.75).astype(np.float32)
+        np.testing.assert_allclose(found, given * (images @ kernel[0, 0] + 9), rtol=1e-5)
+        of_kernel, of_bias = network.gradients()[:2]
+        np.testing.assert_allclose(of_kernel[0, 0], np.einsum("bhwc,bhwo->co", images, given), rtol=1e-4, atol=1e-3)
+        np.testing.assert_allclose(of_bias, given.sum(axis=(0, 1, 2)), rtol=1e-5)
+
     def test_does_nothing_in_evaluation(self, spark: SparkSession, engine: str) -> None:
         np.testing.assert_array_equal(dropping(spark, engine, evaluate=True)(1), 1)
 

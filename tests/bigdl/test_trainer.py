@@ -55,7 +55,7 @@ def made(interrupts: DeferredInterrupts, *, silence_seconds: float) -> Trainer:
     bigdl = SimpleNamespace(analytics=SimpleNamespace(bigdl=SimpleNamespace(insitu=package)))
     jvm = SimpleNamespace(com=SimpleNamespace(intel=bigdl))
     spark: Any = SimpleNamespace(sparkContext=SimpleNamespace(_jvm=jvm), _jsparkSession=None)
-    settings: dict[str, Any] = {"executors": [], "hosts": []}
+    settings: dict[str, Any] = {"executors": [], "hosts": [], "initial": ""}
     return Trainer(spark, settings, silence_seconds=silence_seconds, interrupts=interrupts)
 
 
@@ -102,6 +102,16 @@ def test_workers_whose_start_fails_are_ended(fails: bool) -> None:
         with pytest.raises(OSError if fails else WorkerLost), trainer:
             pass
         assert java.ended == ["cancelled", "closed"]
+
+
+def test_workers_that_cannot_be_ended_cost_no_result(capsys: pytest.CaptureFixture[str]) -> None:
+    with DeferredInterrupts(lambda: None) as interrupts, made(interrupts, silence_seconds=9) as trained:
+
+        def close() -> None:
+            raise OSError("executor 1 is lost")
+
+        trained._trainer.close = close
+    assert "BigDL's workers were not ended: what they hold in memory is free" in capsys.readouterr().err
 
 
 def test_step_longer_than_the_silence_is_a_lost_worker() -> None:

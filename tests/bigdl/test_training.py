@@ -1,6 +1,7 @@
 """The BigDL engine's steps are Keras's steps."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,14 @@ from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
 import insitu
-from insitu.recipe import Recipe, parse
+from conftest import Submitted
+from insitu import artifact
+from insitu.data.opened import open_data
+from insitu.errors import UserError
+from insitu.recipe import Recipe, load, parse
 from insitu.tasks import TASKS
 from insitu.training.engines import bigdl
+from insitu.training.engines.base import Event, Layout
 from insitu.training.optimizers import build_optimizer
 from insitu.training.worker import build_model
 from training.digits_rows import TRAIN, changed, digit_rows, recipe_tree, write_rows
@@ -33,13 +39,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_rows(tmp_path_factory.mktemp("digits") / "data", digit_rows())
 
 
-def recipe(engine_type: str, *, kind: str = "multiclass", **training: Any) -> Recipe:
-    """Each step takes all training rows, so that their order plays no part."""
+def recipe(engine_type: str, *, kind: str = "multiclass", train: int = TRAIN, **training: Any) -> Recipe:
+    """Each step takes all `train` rows, so that their order plays no part."""
     tree = recipe_tree(
         engine="bigdl",
         bigdl={"engine_type": engine_type},
         epochs=STEPS,
-        global_batch=TRAIN,
+        global_batch=train,
         schedule={"warmup_epochs": 2},
         **training,
     )
@@ -53,10 +59,11 @@ def keras_weights(
     recipe: Recipe, class_weights: np.ndarray | None = None, *, labels: np.ndarray | None = None
 ) -> list[np.ndarray]:
     """The weights after the recipe's steps, each on all training rows, by a plain Keras loop."""
-    rows = digit_rows()
+    train = recipe.training.global_batch
+    rows = digit_rows(train)
     decode = insitu.data.decode.decode
-    images = np.stack([decode(image, size=SIZE, channels=1) for image in rows["image"][:TRAIN]])
-    labels = np.array(rows["label"][:TRAIN]) if labels is None else labels
+    images = np.stack([decode(image, size=SIZE, channels=1) for image in rows["image"][:train]])
+    labels = np.array(rows["label"][:train]) if labels is None else labels
     model = build_model(recipe, 10 if labels.ndim == 1 else labels.shape[1])
     settings = recipe.training.optimizer.model_dump(exclude={"base_batch"})
     optimizer = build_optimizer(**settings, clip_norm=recipe.training.clip_norm)
@@ -92,9 +99,14 @@ def assert_equal(
         np.testing.assert_allclose(mine, wanted, rtol=0, atol=share * moved)
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adadelta", "lars"])
-def test_steps_are_kerass(spark: SparkSession, data: str, tmp_path: Path, optimizer: str) -> None:
-    chosen = recipe("mkldnn", optimizer=OPTIMIZERS[optimizer])
+@pytest.mark.parametrize(
+    ("optimizer", "engine_type", "workers"),
+    [("adam", "mkldnn", 1), ("adadelta", "mkldnn", 1), ("lars", "mkldnn", 1), ("lars", "mklblas", 2)],
+)
+def test_steps_are_kerass(
+    spark: SparkSession, data: str, tmp_path: Path, optimizer: str, engine_type: str, workers: int
+) -> None:
+    chosen = recipe(engine_type, optimizer=OPTIMIZERS[optimizer], workers=workers)
     ours = bigdl_weights(spark, chosen, data, tmp_path / "model")
     share = 2e-2 if optimizer == "adam" else 1e-3  # Adam's first steps are a gradient's sign, whatever its size
     assert_equal(ours, keras_weights(chosen), build_model(chosen, 10).get_weights(), share=share)
@@ -105,13 +117,50 @@ def test_steps_of_two_workers_are_kerass(exact: tuple[Recipe, list[np.ndarray]])
     assert_equal(ours, keras_weights(chosen), build_model(chosen, 10).get_weights())
 
 
-def test_clipped_and_weighted_steps_are_kerass(spark: SparkSession, data: str, tmp_path: Path) -> None:
-    chosen = recipe("mkldnn", optimizer=OPTIMIZERS["sgd"], clip_norm=0.5, class_weight="balanced")
+@pytest.mark.parametrize(
+    "gradients", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)], ids=["whole", "truncated"]
+)
+def test_steps_of_three_executors_are_kerass(submit: Callable[..., Submitted], tmp_path: Path, gradients: str) -> None:
+    """Gradients and weights cross between JVMs, in slices of different lengths."""
+    chosen = recipe("auto", optimizer=OPTIMIZERS["sgd"], train=66, gradients=gradients)
+    data, output = write_rows(tmp_path / "data", digit_rows(66)), tmp_path / "model"
+    job = Path(__file__).parent.parent / "training" / "killing_job.py"
+    run = submit(job, data, output, "[]", chosen.model_dump_json(), master="local-cluster[3,1,1024]")
+    assert run.summary["workers"] == 3
+    share = 1e-3 if gradients == "fp32" else 2**-7
+    ours, start = insitu.load(str(output)).model.get_weights(), build_model(chosen, 10).get_weights()
+    assert_equal(ours, keras_weights(chosen), start, share=share)
+
+
+@pytest.mark.parametrize(("workers", "taken"), [(1, "mkldnn"), (2, "mklblas")])
+def test_auto_takes_the_engine_type_that_works(spark: SparkSession, data: str, workers: int, taken: str) -> None:
+    layout, chosen = Layout(workers, workers_per_executor=workers, threads=2 // workers), recipe("auto")
+    settled = bigdl.BigdlEngine(spark).settle(chosen, layout, open_data(chosen, data), begun=None)
+    assert (settled.training.bigdl.engine_type, settled.training.precision) == (taken, "fp32")
+
+
+def test_fewer_threads_than_cores(spark: SparkSession, data: str, tmp_path: Path) -> None:
+    """The model directory says what was settled."""
+    workers: list[Event] = []
+    chosen = recipe("auto", optimizer=OPTIMIZERS["sgd"], threads=1)
+    output = str(tmp_path / "model")
+    insitu.train(spark, chosen, data=data, output=output, listener=workers.append)
+    assert [event["threads"] for event in workers if event["event"] == "worker"] == [1]
+    stored = load(Path(output) / artifact.RECIPE, [])
+    assert (stored.training.bigdl.engine_type, stored.training.threads) == ("mkldnn", 1)
+
+
+@pytest.mark.parametrize(("engine_type", "workers"), [("mkldnn", 1), ("mklblas", 2)])
+def test_clipped_and_weighted_steps_are_kerass(
+    spark: SparkSession, data: str, tmp_path: Path, engine_type: str, workers: int
+) -> None:
+    weighted: dict[str, Any] = {"optimizer": OPTIMIZERS["sgd"], "class_weight": "balanced", "workers": workers}
+    chosen = recipe(engine_type, **weighted, clip_norm=0.5)
     ours = bigdl_weights(spark, chosen, data, tmp_path / "model")
     counts = np.bincount(digit_rows()["label"][:TRAIN], minlength=10)
     start = build_model(chosen, 10).get_weights()
     assert_equal(ours, keras_weights(chosen, (TRAIN / (10 * counts)).astype(np.float32)), start)
-    free = recipe("mkldnn", optimizer=OPTIMIZERS["sgd"], class_weight="balanced")
+    free = recipe(engine_type, **weighted)
     with pytest.raises(AssertionError):
         assert_equal(ours, keras_weights(free, (TRAIN / (10 * counts)).astype(np.float32)), start)
 
@@ -156,6 +205,15 @@ def test_truncated_exchange_ends_near_the_exact_one(
     ours = bigdl_weights(spark, truncated, data, tmp_path / "model")
     assert_equal(ours, theirs, build_model(chosen, 10).get_weights(), share=2**-7)
     assert any(not np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_output_that_the_hosts_do_not_share_is_named(
+    spark: SparkSession, data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the driver wrote is not where a worker reads it."""
+    monkeypatch.setattr(bigdl, "write_start", lambda converted, weights, uri: None)
+    with pytest.raises(UserError, match=r"--output: rank 0 on .* does not find file://.*/initial, which .*; name "):
+        bigdl_weights(spark, recipe("mkldnn", optimizer=OPTIMIZERS["sgd"]), data, tmp_path / "model")
 
 
 def test_worker_that_is_made_again_publishes_its_own_weights(

@@ -24,10 +24,9 @@ def test_row_groups_come_in_file_order_with_their_sizes(tmp_path: Path) -> None:
     places = [(group.path, group.index, group.rows) for group in dataset.row_groups]
     assert places == [(first, 0, 2), (first, 1, 1), (second, 0, 3)]
     footer = pq.read_metadata(tmp_path / "b.parquet").row_group(0)
-    stored = sum(footer.column(i).total_compressed_size for i in range(2))
-    assert dataset.row_groups[2].compressed_bytes == stored
+    assert dataset.row_groups[2].bytes == footer.total_byte_size
     assert dataset.rows == 6
-    assert dataset.row_bytes == sum(group.compressed_bytes for group in dataset.row_groups) / 6
+    assert dataset.row_bytes == sum(group.bytes for group in dataset.row_groups) / 6
     assert dataset.schema.names == ["image", "label"]
 
 
@@ -156,3 +155,10 @@ def test_a_plain_table_has_no_class_names(tmp_path: Path) -> None:
     dataset = open_dataset(as_uri(tmp_path))
     assert dataset.class_names("label") is None
     assert dataset.row_groups[0].partition == RowGroup("", 0, 0, 0).partition == {}
+
+
+def test_a_row_counts_as_it_is_in_memory_however_well_the_file_is_compressed(tmp_path: Path) -> None:
+    images = [bytes([value]) * 10_000 for value in range(3)]
+    write_table(tmp_path / "only.parquet", ROWS | {"image": images})
+    assert (tmp_path / "only.parquet").stat().st_size < 10_000
+    assert 10_000 < open_dataset(as_uri(tmp_path)).row_bytes < 11_000

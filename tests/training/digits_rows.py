@@ -12,8 +12,9 @@ from PIL import Image
 from pyspark.sql import SparkSession
 from sklearn.datasets import load_digits
 
+from insitu.data.opened import open_data
 from insitu.recipe import Recipe
-from insitu.training.prepare import Prepared, open_data, prepare
+from insitu.training.prepare import Prepared, prepare
 
 TRAIN, VALIDATION = 64, 33
 

@@ -6,6 +6,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 import insitu
+from insitu.data.opened import open_data
 from insitu.errors import UserError
 from insitu.recipe import parse
 from insitu.training.engines import orca
@@ -15,10 +16,11 @@ from training.digits_rows import digit_rows, recipe_tree, write_rows
 AVX2, AVX512, AMX = "avx2", "avx2 avx512f avx512bw avx512dq avx512vl", "avx512f avx512bw avx512dq avx512vl amx_bf16"
 
 
-def precision(spark: SparkSession, asked: str, begun: Precision | None) -> str:
+def precision(spark: SparkSession, folder: Path, asked: str, begun: Precision | None) -> str:
     layout = Layout(workers=1, workers_per_executor=1, threads=1)
     recipe = parse(recipe_tree(precision=asked))
-    return orca.OrcaEngine(spark).settle(recipe, layout, classes=2, data_bytes=1, begun=begun).training.precision
+    opened = open_data(recipe, write_rows(folder / "data", digit_rows()))
+    return orca.OrcaEngine(spark).settle(recipe, layout, opened, begun=begun).training.precision
 
 
 @pytest.mark.parametrize(
@@ -34,18 +36,24 @@ def precision(spark: SparkSession, asked: str, begun: Precision | None) -> str:
     ],
 )
 def test_precision_is_what_is_asked_or_was_begun_or_is_faster(
-    spark: SparkSession, monkeypatch: pytest.MonkeyPatch, flags: str, asked: str, begun: Precision | None, expected: str
+    spark: SparkSession,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    flags: str,
+    asked: str,
+    begun: Precision | None,
+    expected: str,
 ) -> None:
     monkeypatch.setattr(orca, "executors_cpu_flags", lambda session: frozenset(flags.split()))
-    assert precision(spark, asked, begun) == expected
+    assert precision(spark, tmp_path, asked, begun) == expected
 
 
 def test_run_begun_in_bf16_is_not_gone_on_with_where_there_is_none(
-    spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(orca, "executors_cpu_flags", lambda session: frozenset(AVX2.split()))
     with pytest.raises(UserError, match=r"training\.precision: bf16, and not every .*; go on with the run where all"):
-        precision(spark, "auto", "bf16")
+        precision(spark, tmp_path, "auto", "bf16")
 
 
 def test_bf16_without_avx512_is_refused_before_a_row_is_read(

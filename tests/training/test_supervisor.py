@@ -12,6 +12,7 @@ import pytest
 from insitu.cluster import filesystem
 from insitu.data.columns import ImageColumn, LabelColumn
 from insitu.data.inputs import ImageInput
+from insitu.data.opened import Opened
 from insitu.data.pipeline import Source
 from insitu.data.plan import Rows, plan_shards
 from insitu.errors import UserError, WorkerLost
@@ -36,7 +37,7 @@ class LosingEngine:
         self._on_loss = on_loss
         self.jobs: list[TrainingJob] = []
 
-    def settle(self, recipe: Recipe, layout: Layout, **_: Any) -> Recipe:
+    def settle(self, recipe: Recipe, layout: Layout, opened: Opened, **_: Any) -> Recipe:
         return recipe
 
     def train(self, job: TrainingJob, layout: Layout, listener: Listener) -> TrainingResult:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from insitu.bigdl.converted import Converted
 from insitu.cluster.executors import is_local
+from insitu.cluster.machine import usable_memory_bytes
 from insitu.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,6 +19,10 @@ _VECTORS = 8
 """Of P numbers each: weights, their copy for the block manager, gradients with theirs, and the optimiser's state."""
 _SPARK_BYTES = 600 * 2**20
 """Spark's own heap."""
+_JVM_BYTES = 384 * 2**20
+"""What a JVM takes beside its heap, for classes, code, stacks and buffers: Spark's least overhead."""
+_ROW_BYTES = 128
+"""Of the Java objects around a row that waits."""
 _OVERHEAD_FACTORS = {"yarn": "0.1", "k8s": "0.4"}
 """Spark's defaults of a Python application, by master."""
 
@@ -31,9 +36,17 @@ class Memory:
 
 
 def estimate(
-    converted: Converted, engine_type: str, *, local_batch: int, threads: int, workers: int, row_bytes: int, window: int
+    converted: Converted,
+    engine_type: str,
+    *,
+    local_batch: int,
+    threads: int,
+    workers: int,
+    input_bytes: int,
+    window_rows: int,
+    row_bytes: float,
 ) -> Memory:
-    """What the workers of an executor take.
+    """What the workers of an executor take, without what decoding a very large image takes meanwhile.
 
     Under mkldnn activations and a second copy of the weights are native. Under mklblas all is heap: for each row the
     activations and their gradients, the patches of the convolutions for either pass and the gradients of their
@@ -44,21 +57,23 @@ def estimate(
         engine_type: mklblas or mkldnn.
         local_batch, threads: of a worker.
         workers: on the executor.
-        row_bytes: of a row that the network reads.
-        window: bytes of the encoded rows that are shuffled together.
+        input_bytes: of a row that the network reads.
+        window_rows: that are shuffled together.
+        row_bytes: of one of these, as it is stored.
     """
     # Training and, meanwhile, validation hold a batch ahead of each thread and one that waits; one is in use, twice: as
     # pixels and as the network reads them.
-    batches = (2 * (threads + 1) + 2) * local_batch * row_bytes + 2 * window
+    windows = 2 * int(window_rows * (row_bytes + _ROW_BYTES))
+    batches = (2 * (threads + 1) + 2) * local_batch * input_bytes + windows
     parameters = _FLOAT * sum(variable.size for variable in converted.parameters)
     activations = 2 * _FLOAT * local_batch * sum(node.outputs for node in converted.nodes)
     if engine_type == "mkldnn":
         heap = _SPARK_BYTES + workers * (batches + _VECTORS * parameters)
-        return Memory(heap, native=int(1.1 * workers * (activations + 4 * parameters)))
+        return Memory(heap, native=_JVM_BYTES + int(1.1 * workers * (activations + 4 * parameters)))
     patches = 2 * sum(node.columns for node in converted.nodes)
     kernels = sum(variable.size for variable in converted.parameters if variable.rank == 4)
     buffers = activations + _FLOAT * local_batch * (patches + kernels) + threads * parameters
-    return Memory(_SPARK_BYTES + workers * (batches + _VECTORS * parameters + buffers), native=0)
+    return Memory(_SPARK_BYTES + workers * (batches + _VECTORS * parameters + buffers), native=_JVM_BYTES)
 
 
 def check_memory(spark: "SparkSession", needed: Memory, engine_type: str, *, images: int) -> None:
@@ -73,10 +88,17 @@ def check_memory(spark: "SparkSession", needed: Memory, engine_type: str, *, ima
     Raises:
         UserError: naming Spark's setting, what it is and what is needed.
     """
-    setting = "spark.driver.memory" if is_local(spark) else "spark.executor.memory"
+    local = is_local(spark)
+    setting = "spark.driver.memory" if local else "spark.executor.memory"
     heap = _bytes(spark, setting, "1g")
     if needed.heap > heap:
         raise _too_small(setting, heap, needed.heap, engine_type, images)
+    if local and needed.native + heap > usable_memory_bytes():
+        problem = (
+            f"{images} images under {engine_type} need about {_rounded_up(needed.native)} beside Java's heap of "
+            f"{_size(heap)}, and this machine has {_size(usable_memory_bytes())}"
+        )
+        raise UserError("training.global_batch", problem, f"lower it, or {setting}")
     master = (spark.sparkContext.master or "").partition(":")[0]
     if master not in _OVERHEAD_FACTORS:  # others do not bound what an executor takes beside its heap
         return

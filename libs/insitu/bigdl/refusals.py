@@ -1,4 +1,4 @@
-"""What of a recipe BigDL cannot do; answered without loading anything."""
+"""What of a recipe the BigDL engine cannot do; answered without loading anything."""
 
 from insitu.errors import UserError
 from insitu.recipe import Recipe
@@ -13,12 +13,10 @@ def check_recipe(recipe: Recipe) -> None:
     training, mend = recipe.training, "leave it out, or train with training.engine=orca"
     if training.precision == "bf16":
         raise UserError("training.precision", "BigDL computes in fp32, not in bf16", mend)
-    if training.threads:
-        raise UserError("training.threads", "BigDL computes on all cores of its executors", mend)
     if recipe.model.normalization == "group":
         raise UserError("model.normalization", "BigDL has no group normalization", mend)
     if recipe.model.freeze_trunk_epochs:
-        raise UserError("model.freeze_trunk_epochs", "BigDL cannot train a head on a frozen trunk", mend)
+        raise UserError("model.freeze_trunk_epochs", "the BigDL engine does not freeze trunks", mend)
     if recipe.data.reader != "pyarrow":
         raise UserError("data.reader", f"BigDL reads Parquet in the JVM, not with {recipe.data.reader}", mend)
     if recipe.data.cache_mib:

@@ -12,6 +12,7 @@ from concurrent.futures import wait as wait_for
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from insitu.cluster.executors import describe_loss, executor_ids, is_local, removal_reason
+from insitu.cluster.filesystem import say
 from insitu.cluster.interrupts import LONGEST_STOP_SECONDS, STOP_SECONDS, DeferredInterrupts
 from insitu.cluster.threads import core_numbers
 from insitu.errors import UserError, WorkerError, WorkerLost
@@ -34,6 +35,7 @@ _PASSING_ERRORS = ("java.io.", "java.net.", "java.nio.file.", "org.apache.hadoop
 _LOSSES = ("com.intel.analytics.bigdl.insitu.WorkerGone", "org.apache.spark.insitu.BlockMissing")
 """What a worker raises where another one, or itself, has got lost."""
 _NO_ROOM = "org.apache.spark.insitu.NoRoom"
+_NOT_THERE = "java.io.FileNotFoundException"
 
 
 class _Passing(WorkerLost):
@@ -63,7 +65,7 @@ class Trainer:
         interrupts: DeferredInterrupts,
     ) -> None:
         self._spark = spark
-        self._executors, self._hosts = settings["executors"], settings["hosts"]
+        self._executors, self._hosts, self._initial = settings["executors"], settings["hosts"], settings["initial"]
         self._silence_seconds = silence_seconds
         self._interrupts = interrupts
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="insitu-bigdl")
@@ -80,13 +82,14 @@ class Trainer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """End them; after an error as far as that is possible in some seconds, for the error counts."""
-        if kind is None:
-            self._call(self._trainer.close)
-        else:
+        """End them, as far as that is possible in some seconds: what counts is the run's error or its result."""
+        if kind is not None:
             self._trainer.cancel()
-            wait_for([self._thread.submit(self._trainer.close)], _CLOSE_SECONDS)
-        self._thread.shutdown(wait=False)
+        closed = self._thread.submit(self._trainer.close)
+        wait_for([closed], _CLOSE_SECONDS)
+        if kind is None and not (closed.done() and closed.exception() is None):
+            say("BigDL's workers were not ended: what they hold in memory is free when their executors end")
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
     def step(self, step: int, rate: float) -> float:
         """Step number `step` of the run, from 0; returns the mean loss of the global batch."""
@@ -153,6 +156,9 @@ class Trainer:
             return WorkerError(failure)
         if what.startswith(_NO_ROOM):
             return self._no_room(what.splitlines()[0].removeprefix(f"{_NO_ROOM}: "))
+        if what.startswith(_NOT_THERE) and "/".join(self._initial.split("/")[-2:]) in what.splitlines()[0]:
+            problem = f"rank {rank} on {self._hosts[rank]} does not find {self._initial}, which the driver wrote"
+            return UserError("--output", problem, "name a directory that all hosts share, such as one of hdfs://")
         kinds = {_PASSING_ERRORS: _Passing, _LOSSES: WorkerLost}
         kind = next((kind for names, kind in kinds.items() if what.startswith(names)), WorkerError)
         return kind(f"rank {rank} on {self._hosts[rank]}:\n{what}")

@@ -4,6 +4,7 @@ A probe prints what it found, and exits with a traceback where the library does 
 """
 
 import ctypes
+import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -27,16 +28,18 @@ def itex() -> str:
 
 
 def onednn() -> str:
-    """Say whose oneDNN TensorFlow computes with.
+    """Say whether TensorFlow computes with its own oneDNN what ITEX does not take over with its one.
 
     Raises:
-        RuntimeError: TensorFlow was built without oneDNN, or it was turned off.
+        RuntimeError: it was turned off.
     """
     from tensorflow.python.util import _pywrap_util_port
 
-    if not _pywrap_util_port.IsMklEnabled():
+    if _pywrap_util_port.IsMklEnabled():
+        return "on"
+    if os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0":
         raise RuntimeError("TensorFlow runs without oneDNN")
-    return "on"
+    return "ITEX's alone: TensorFlow turns its own on where a processor has AVX-512 VNNI"
 
 
 def mkl() -> str:

@@ -20,13 +20,13 @@ _SPARK_KEY = b"org.apache.spark.sql.parquet.row.metadata"
 
 @dataclass(frozen=True)
 class RowGroup:
-    """One row group: file URI, index in the file, number of rows, bytes as stored, and the values
-    of Hive partition folders (`split=train/`) on the file's path."""
+    """One row group: file URI, index in the file, number of rows, bytes once they are decompressed, and the
+    values of Hive partition folders (`split=train/`) on the file's path."""
 
     path: str
     index: int
     rows: int
-    compressed_bytes: int
+    bytes: int
     partition: dict[str, str] = field(default_factory=dict)
 
 
@@ -54,8 +54,8 @@ class Dataset:
 
     @property
     def row_bytes(self) -> float:
-        """Mean stored bytes a row."""
-        return sum(group.compressed_bytes for group in self.row_groups) / max(1, self.rows)
+        """Mean bytes a row, decompressed as Parquet decompresses it."""
+        return sum(group.bytes for group in self.row_groups) / max(1, self.rows)
 
     @property
     def partition_columns(self) -> set[str]:
@@ -101,7 +101,13 @@ def open_dataset(uri: str, *, setting: str = "--data") -> Dataset:
     schema = _common_schema(files, footers, setting)
     base = full_uri(uri)  # as Spark and the JVM know it: fsspec's own name of s3a:// is another
     groups = [
-        RowGroup(f"{base}{path.removeprefix(root)}", index, *_row_group(footer, index), _hive_partition(path, root))
+        RowGroup(
+            f"{base}{path.removeprefix(root)}",
+            index,
+            footer.row_group(index).num_rows,
+            footer.row_group(index).total_byte_size,
+            _hive_partition(path, root),
+        )
         for path, footer in zip(files, footers, strict=True)
         for index in range(footer.num_row_groups)
     ]
@@ -135,11 +141,6 @@ def _common_schema(files: Sequence[str], footers: Sequence[pq.FileMetaData], set
     return schemas[0]
 
 
-def _row_group(footer: pq.FileMetaData, index: int) -> tuple[int, int]:
-    group = footer.row_group(index)
-    return group.num_rows, sum(group.column(i).total_compressed_size for i in range(group.num_columns))
-
-
 def _hive_partition(path: str, root: str) -> dict[str, str]:
     folders = path.removeprefix(root).strip("/").split("/")[:-1]
     return dict(folder.split("=", 1) for folder in folders if "=" in folder)
@@ -158,6 +159,7 @@ def _fingerprint(root: str, files: Sequence[str], footers: Sequence[pq.FileMetaD
     digest = hashlib.sha256()
     for path, footer in zip(files, footers, strict=True):
         digest.update(f"{path.removeprefix(root)} {footer.num_rows} {footer.serialized_size}\n".encode())
-        for index in range(footer.num_row_groups):
-            digest.update("{} {}\n".format(*_row_group(footer, index)).encode())
+        for group in (footer.row_group(index) for index in range(footer.num_row_groups)):
+            stored = sum(group.column(i).total_compressed_size for i in range(group.num_columns))
+            digest.update(f"{group.num_rows} {stored}\n".encode())
     return digest.hexdigest()

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 from pyspark.sql import SparkSession
 
-from insitu.data.additions import Addition, joined, open_addition, scan_additions
+from insitu.data.additions import Addition, joined, scan_additions
 from insitu.data.cache import cached_rows
-from insitu.data.dataset import Dataset, open_dataset
+from insitu.data.dataset import Dataset
 from insitu.data.labels import MAX_CLASSES
+from insitu.data.opened import Opened
 from insitu.data.pipeline import Source
 from insitu.data.plan import ShardPlan, plan_shards
 from insitu.data.scan import NOTHING_REFUSED, LabelTally, Refusals, Scan, scan
-from insitu.data.selection import Selection, select
 from insitu.errors import UserError
 from insitu.recipe import Recipe
 from insitu.tasks import TASKS, LabelCounts, Task
@@ -21,61 +21,28 @@ from insitu.training.engines.base import Layout
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A dataset before any of its rows is read.
-
-    Attributes:
-        dataset: its footers.
-        additions: those of what joins its training split.
-        selection: the columns that are read.
-        class_names: that the recipe or the dataset names; empty where neither does.
-    """
-
-    dataset: Dataset
-    additions: tuple[Dataset, ...]
-    selection: Selection
-    class_names: tuple[str, ...]
-
-    @property
-    def rows(self) -> int:
-        return sum(part.rows for part in self._parts)
-
-    @property
-    def row_groups(self) -> int:
-        return sum(len(part.row_groups) for part in self._parts)
-
-    @property
-    def row_bytes(self) -> float:
-        """Mean bytes of a row that waits in a worker's memory, as it is stored."""
-        stored = sum(part.row_bytes * part.rows for part in self._parts) / self.rows
-        return max(1, stored, self.selection.input.held_bytes)
-
-    @property
-    def _parts(self) -> tuple[Dataset, ...]:
-        return (self.dataset, *self.additions)
-
-
-@dataclass(frozen=True)
 class Prepared:
     """A dataset as training will use it.
 
     Attributes:
-        dataset: its footers.
+        opened: its footers.
         additions: what joins its training split.
         scan: its good and bad rows, those of the additions among them.
         source: columns, and what rows become.
-        row_bytes: of `Opened`.
         class_names: K names.
         counts: labels of the training rows.
     """
 
-    dataset: Dataset
+    opened: Opened
     additions: tuple[Addition, ...]
     scan: Scan
     source: Source
-    row_bytes: float
     class_names: tuple[str, ...]
     counts: LabelCounts
+
+    @property
+    def dataset(self) -> Dataset:
+        return self.opened.dataset
 
     @property
     def rows(self) -> dict[str, int]:
@@ -87,18 +54,6 @@ class Prepared:
         if recipe.training.class_weight == "none":
             return None
         return TASKS[recipe.task.kind].class_weights(self.counts, len(self.class_names))
-
-
-def open_data(recipe: Recipe, uri: str) -> Opened:
-    """Read the footers and find the columns.
-
-    Raises:
-        UserError: a dataset that cannot be read, no usable column, or additions of another form.
-    """
-    dataset = open_dataset(uri)
-    selection = select(dataset, recipe)
-    additions = tuple(open_addition(each, dataset, selection) for each in recipe.data.additions)
-    return Opened(dataset, additions, selection, _class_names(recipe, dataset, selection.label.name))
 
 
 def prepare(spark: SparkSession, recipe: Recipe, opened: Opened) -> Prepared:
@@ -138,7 +93,7 @@ def prepare(spark: SparkSession, recipe: Recipe, opened: Opened) -> Prepared:
         counts = _counts(found.labels["train"])
         task.check_variety(counts, len(names))
         source = Source(reader, selection.input, label, task.label_shape(len(names)), task.label_dtype)
-        return Prepared(dataset, tuple(added), found, source, opened.row_bytes, names, counts)
+        return Prepared(opened, tuple(added), found, source, names, counts)
 
     prepared = checked()
     refused = _refused(spark, recipe, prepared)
@@ -168,7 +123,7 @@ def shard(recipe: Recipe, prepared: Prepared, layout: Layout) -> tuple[ShardPlan
             f"{workers} workers for {rows['validation']} validation rows, each needs one",
             "lower it, or move rows to the validation split",
         )
-    window = max(batch // workers, int(recipe.data.shuffle_mib * 2**20 / prepared.row_bytes))
+    window = prepared.opened.window_rows(recipe.data.shuffle_mib, batch // workers)
     train, validation = (
         plan_shards(
             prepared.scan.rows[name],
@@ -212,19 +167,6 @@ def _count_classes(task: Task, counts: LabelCounts, label: str) -> int:
             "name the label column, or the classes in task.classes",
         )
     return classes
-
-
-def _class_names(recipe: Recipe, dataset: Dataset, label: str) -> tuple[str, ...]:
-    """The recipe's or else the dataset's class names; empty where neither has any."""
-    ours, theirs = recipe.task.classes or (), tuple(dataset.class_names(label) or ())
-    for place, name in enumerate(ours):
-        if name in theirs and theirs.index(name) != place:
-            raise UserError(
-                "task.classes",
-                f"{name!r} is class {place} here and class {theirs.index(name)} in the dataset's metadata",
-                "take the dataset's own order with --set task.classes=null",
-            )
-    return ours or theirs
 
 
 def _check_bad_rows(dataset: Dataset, found: Scan, recipe: Recipe) -> None:

@@ -11,13 +11,14 @@ from insitu import artifact, models
 from insitu.bigdl import refusals
 from insitu.cluster.executors import started_executors
 from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, qualify
+from insitu.data.opened import open_data
 from insitu.errors import UserError
 from insitu.models.transfer import start_from
 from insitu.recipe import Bigdl, Recipe
 from insitu.registry import find_model
 from insitu.tracking import Tracking
 from insitu.training.engines.base import Engine, Event, Layout, Listener, TrainingJob, TrainingResult
-from insitu.training.prepare import Prepared, check_batch, open_data, prepare, resolve, shard
+from insitu.training.prepare import Prepared, check_batch, prepare, resolve, shard
 from insitu.training.publish import provenance, publish
 from insitu.training.rundir import RunDirectory, persist_result
 from insitu.training.supervisor import Supervisor
@@ -83,9 +84,7 @@ def train(
         layout = Layout.on(started_executors(spark), recipe.training.workers).with_threads(recipe.training.threads)
         check_batch(recipe.training.global_batch, layout.workers)
         engine = _engine(recipe, spark)
-        data_bytes = opened.rows * opened.row_bytes
-        classes = len(opened.class_names) or 2
-        recipe = engine.settle(recipe, layout, classes=classes, data_bytes=data_bytes, begun=run.precision)
+        recipe = engine.settle(recipe, layout, opened, begun=run.precision)
         prepared = prepare(spark, recipe, opened)
         recipe = resolve(recipe, prepared, layout)
         additions = {each.dataset.uri: each.dataset.fingerprint for each in prepared.additions}

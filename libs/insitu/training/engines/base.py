@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from insitu.data.opened import Opened
 from insitu.data.pipeline import Source
 from insitu.data.plan import ShardPlan
 from insitu.errors import UserError
@@ -142,16 +143,13 @@ class TrainingResult:
 class Engine(Protocol):
     """Trains a Keras topology on the cluster; it makes the same model whatever the engine."""
 
-    def settle(
-        self, recipe: Recipe, layout: Layout, *, classes: int, data_bytes: float, begun: Precision | None
-    ) -> Recipe:
+    def settle(self, recipe: Recipe, layout: Layout, opened: Opened, *, begun: Precision | None) -> Recipe:
         """The recipe with the precision and the engine's own choices filled in; called before a row is read.
 
         Args:
             recipe: the user's.
             layout: of its workers.
-            classes: K, or 2 where only the scan will tell: the head is little of a topology.
-            data_bytes: of all rows, as they wait in a worker's memory.
+            opened: what it trains on.
             begun: the precision of the run that is gone on with, whatever today's executors do faster.
 
         Raises:

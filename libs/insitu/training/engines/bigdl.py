@@ -27,6 +27,7 @@ from insitu.bigdl.vectors import write_start, write_vector
 from insitu.cluster.executors import executor_host, wait_for_executors
 from insitu.cluster.filesystem import open_filesystem
 from insitu.cluster.interrupts import DeferredInterrupts
+from insitu.data.opened import Opened
 from insitu.data.pipeline import Source
 from insitu.data.plan import ShardPlan
 from insitu.errors import UserError, WorkerLost
@@ -48,16 +49,15 @@ class BigdlEngine:
     def __init__(self, spark: "SparkSession") -> None:
         self._spark = spark
 
-    def settle(
-        self, recipe: Recipe, layout: Layout, *, classes: int, data_bytes: float, begun: Precision | None
-    ) -> Recipe:
+    def settle(self, recipe: Recipe, layout: Layout, opened: Opened, *, begun: Precision | None) -> Recipe:
         """`training.bigdl.engine_type` is chosen, and the executors' memory is checked."""
         bigdl = recipe.training.bigdl.model_copy(update={"engine_type": _engine_type(recipe, layout)})
         training = recipe.training.model_copy(update={"precision": "fp32", "bigdl": bigdl})
         recipe = recipe.model_copy(update={"training": training})
-        converted = convert(build_model(recipe, classes))
+        # Where nothing names the classes the scan will count them: the head is little of a topology.
+        converted = convert(build_model(recipe, len(opened.class_names) or 2))
         _check_normalization(converted, recipe, layout)
-        self._check_memory(recipe, converted, layout, data_bytes)
+        self._check_memory(recipe, converted, layout, opened)
         return recipe
 
     def train(self, job: TrainingJob, layout: Layout, listener: Listener) -> TrainingResult:
@@ -80,7 +80,7 @@ class BigdlEngine:
                     listener({"event": "worker", **place})
                 return BigdlRun(job, trainer, converted, listener, restored, interrupts).train()
 
-    def _check_memory(self, recipe: Recipe, converted: Converted, layout: Layout, data_bytes: float) -> None:
+    def _check_memory(self, recipe: Recipe, converted: Converted, layout: Layout, opened: Opened) -> None:
         data, engine_type = recipe.data, recipe.training.bigdl.engine_type
         workers, local_batch = layout.workers_per_executor, recipe.training.global_batch // layout.workers
         needed = estimate(
@@ -89,8 +89,9 @@ class BigdlEngine:
             local_batch=local_batch,
             threads=layout.threads,
             workers=workers,
-            row_bytes=4 * math.prod(data.map_size) * data.map_channels,
-            window=int(min(data.shuffle_mib * 2**20, data_bytes / layout.workers)),
+            input_bytes=4 * math.prod(data.map_size) * data.map_channels,
+            window_rows=min(opened.window_rows(data.shuffle_mib, local_batch), opened.rows // layout.workers),
+            row_bytes=opened.row_bytes,
         )
         check_memory(self._spark, needed, engine_type, images=workers * local_batch)
 
@@ -98,7 +99,8 @@ class BigdlEngine:
         """Ids and hosts by rank."""
         ids = wait_for_executors(self._spark, layout.executors)
         if len(ids) < layout.executors:
-            raise WorkerLost(f"{len(ids)} of {layout.executors} executors are left, and the cluster gives no others")
+            left = f"{len(ids)} of {layout.executors} executors are left, and the cluster gives no others"
+            raise WorkerLost(f"{left}; --resume with other training.workers goes on with fewer")
         executors = [each for each in ids[: layout.executors] for _ in range(layout.workers_per_executor)]
         hosts = [executor_host(self._spark, each) for each in executors]
         return {"executors": executors, "hosts": hosts}

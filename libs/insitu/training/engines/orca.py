@@ -22,6 +22,7 @@ from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, open_filesystem, persi
 from insitu.cluster.rendezvous import Missing, exchange
 from insitu.cluster.threads import openmp_environment, openmp_threads
 from insitu.data.cache import with_cache
+from insitu.data.opened import Opened
 from insitu.errors import UserError
 from insitu.recipe import Recipe
 from insitu.training.checkpoints import load_checkpoint
@@ -52,9 +53,7 @@ class OrcaEngine:
     def __init__(self, spark: "SparkSession") -> None:
         self._spark = spark
 
-    def settle(
-        self, recipe: Recipe, layout: Layout, *, classes: int, data_bytes: float, begun: Precision | None
-    ) -> Recipe:
+    def settle(self, recipe: Recipe, layout: Layout, opened: Opened, *, begun: Precision | None) -> Recipe:
         """`training.precision: auto` is chosen."""
         asked = recipe.training.precision if recipe.training.precision != "auto" else begun
         flags = frozenset() if asked == "fp32" else executors_cpu_flags(self._spark)
