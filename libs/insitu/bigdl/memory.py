@@ -69,7 +69,7 @@ def estimate(
     activations = 2 * _FLOAT * local_batch * sum(node.outputs for node in converted.nodes)
     if engine_type == "mkldnn":
         heap = _SPARK_BYTES + workers * (batches + _VECTORS * parameters)
-        return Memory(heap, native=_JVM_BYTES + int(1.1 * workers * (activations + 4 * parameters)))
+        return Memory(heap, native=_JVM_BYTES + int(1.2 * workers * (activations + 4 * parameters)))
     patches = 2 * sum(node.columns for node in converted.nodes)
     kernels = sum(variable.size for variable in converted.parameters if variable.rank == 4)
     buffers = activations + _FLOAT * local_batch * (patches + kernels) + threads * parameters
