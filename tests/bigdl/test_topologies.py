@@ -69,9 +69,11 @@ def test_weights_come_back_bit_for_bit(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "size", "tolerance"),
     [
+        ("alexnet", (67, 75), 1e-3),
         ("inception_v1", (45, 61), 1e-3),
         ("mcnn", (71, 93), 1e-3),
         ("squeezenet", (45, 61), 1e-3),
+        ("vgg16", (32, 32), 1e-3),
         # TensorFlow's own float32 gradients are 0.006 and 0.014 away: fifty normalisations and ReLUs and more.
         ("densenet121", (64, 64), 0.04),
         ("resnet50", (64, 64), 0.04),
