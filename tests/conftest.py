@@ -32,7 +32,7 @@ _LONGEST = (
     "scoring/test_quantize.py",
     "models/test_normalization.py",
     "bigdl/test_faults.py",
-    "sweep/test_interrupted.py",
+    "training/test_output_trouble.py",
 )
 
 # Before the first session: the driver's and the workers' Python programs find their tools in this environment.

@@ -14,7 +14,7 @@ from training.digits_rows import digit_rows, recipe_tree, write_rows
 from training.test_kills import random_kills
 
 JOB = Path(__file__).parent.parent / "training" / "killing_job.py"
-STEPS_PER_EPOCH, EPOCHS = 20, 3
+STEPS_PER_EPOCH, EPOCHS = 20, 2
 IMPATIENT = (
     *("spark.executor.heartbeatInterval=2s", "spark.network.timeoutInterval=5s", "spark.network.timeout=20s"),
     "spark.storage.blockManagerHeartbeatTimeoutMs=20s",
@@ -30,7 +30,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     ("victims", "expected"),
     [
         pytest.param(
-            ["executor", "executor"],
+            ["executor"],
             r"Command exited with code 137, SIGKILL: killed by someone, a ",
             id="killed",
             marks=pytest.mark.slow,

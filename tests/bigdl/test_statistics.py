@@ -47,7 +47,7 @@ def test_statistics_are_the_mean_over_workers_and_outlive_a_stop(spark: SparkSes
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-3 * np.abs(theirs).max())
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_resumed_run_publishes_the_statistics_that_it_was_validated_with(spark: SparkSession, tmp_path: Path) -> None:
     """Stopped in mid-epoch; the best epoch's weights are loaded at the end, and validated once more."""
     rows = digit_rows()

@@ -118,7 +118,11 @@ def test_steps_of_two_workers_are_kerass(exact: tuple[Recipe, list[np.ndarray]])
 
 
 @pytest.mark.parametrize(
-    "gradients", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)], ids=["whole", "truncated"]
+    "gradients",
+    [
+        pytest.param("fp32", id="whole", marks=pytest.mark.slow),
+        pytest.param("bf16", id="truncated", marks=pytest.mark.nightly),
+    ],
 )
 def test_steps_of_three_executors_are_kerass(submit: Callable[..., Submitted], tmp_path: Path, gradients: str) -> None:
     """Gradients and weights cross between JVMs, in slices of different lengths."""
@@ -127,7 +131,7 @@ def test_steps_of_three_executors_are_kerass(submit: Callable[..., Submitted], t
     job = Path(__file__).parent.parent / "training" / "killing_job.py"
     run = submit(job, data, output, "[]", chosen.model_dump_json(), master="local-cluster[3,1,1024]")
     assert run.summary["workers"] == 3
-    share = 1e-3 if gradients == "fp32" else 2**-7
+    share = 1e-3 if gradients == "fp32" else 2**-6  # 2^-7 of each part, and parts may cancel
     ours, start = insitu.load(str(output)).model.get_weights(), build_model(chosen, 10).get_weights()
     assert_equal(ours, keras_weights(chosen), start, share=share)
 

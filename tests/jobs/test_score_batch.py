@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from conftest import Submitted
+from insitu.scoring import ir
 from scored_models import IMAGES, random_model, reference_of, write_model
 
 JOB = "jobs/score_batch.py"
@@ -21,11 +22,12 @@ def test_the_same_command_every_hour(submit: Callable[..., Submitted], tmp_path:
     (tmp_path / "data").mkdir()
     pq.write_table(pa.table({"id": ["a", "b"], "image": IMAGES[:2]}), tmp_path / "data/1.parquet")
     (tmp_path / "thresholds.yaml").write_text("default: 0.9\n")
-    options = ("--thresholds", tmp_path / "thresholds.yaml", "--precision", "bf16")
+    precision = "bf16" if ir.has_bf16() else "fp32"
+    options = ("--thresholds", tmp_path / "thresholds.yaml", "--precision", precision)
     command = (JOB, "--model", model, "--data", tmp_path / "data", "--output", tmp_path / "out", *options)
     first = submit(*command)
     assert first.summary["rows"] == 2
-    assert first.summary["precision"] == "bf16"
+    assert first.summary["precision"] == precision
     assert len(first.stdout.splitlines()) == 1
     assert "batch 0: 1 files" in first.stderr
     blank = io.BytesIO()

@@ -19,7 +19,7 @@ from insitu.sweep.trials import sweep
 from standalone import stop_group
 from sweep.swept import BATCH, recipe_and_data, rows
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 OPTIMIZERS = (
     "training.optimizer={name: adam, learning_rate: 0.001},{name: adam, learning_rate: 0.002},"

@@ -70,7 +70,7 @@ def test_trials_on_other_validation_rows_are_not_alike(rows: list[str], alike: b
     assert Results(study, {}, "accuracy").validated_alike() == alike
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_trial_whose_worker_dies_too_often_costs_no_other(
     spark: SparkSession, given: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -113,7 +113,7 @@ def test_training_goes_on_from_a_model_with_old_and_new_rows(
     assert said in capfd.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("engine", ["orca", "bigdl"])
 def test_a_run_is_resumed_with_the_same_additions_alone(spark: SparkSession, engine: str, tmp_path: Path) -> None:
     data, added = write_rows(tmp_path / "data", digit_rows()), write_rows(tmp_path / "added", later_rows())

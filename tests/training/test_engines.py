@@ -126,7 +126,7 @@ class TestEngine:
         assert written[-1]["step"] == 4
         assert [event["error"] for event in written] == [None] * len(written)
 
-    @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+    @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.nightly)])
     def test_resumed_run_is_the_uninterrupted_one(
         self, spark: SparkSession, engine: str, tmp_path: Path, workers: int
     ) -> None:
@@ -343,7 +343,7 @@ class TestOrca:
     def test_resumed_run_has_its_frozen_epochs(
         self, spark: SparkSession, parent: Run, data: str, tmp_path: Path
     ) -> None:
-        """Stopped in the second of three epochs, the first with a free trunk."""
+        """Stopped once the second of three epochs has begun, the first with a free trunk."""
         tree = recipe_tree(epochs=3, global_batch=8, checkpoint={"every_steps": 3})
         tree["model"] |= {"init": parent.output, "freeze_trunk_epochs": 1}
         whole = Run(spark, tree, data, tmp_path / "whole")
@@ -351,7 +351,7 @@ class TestOrca:
         with pytest.raises(LookupError, match="enough"):
             insitu.train(spark, parse(tree), data=data, output=output, listener=end_after_checkpoint(9))
         summary = insitu.train(spark, parse(tree), data=data, output=output, resume=True, listener=lambda event: None)
-        assert 8 < summary["resumed_from_step"] < 16
+        assert 8 < summary["resumed_from_step"] < 24
         for ours, theirs in zip(whole.weights(), insitu.load(output).model.get_weights(), strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
         assert (

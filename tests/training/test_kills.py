@@ -93,7 +93,7 @@ def test_output_that_is_away_when_a_worker_dies_costs_no_step(
     [
         pytest.param("local[2]", LOCAL, id="local"),
         pytest.param("standalone", STANDALONE, id="standalone"),
-        pytest.param("local[2]", HALTED, id="halted", marks=pytest.mark.slow),
+        pytest.param("local[2]", HALTED, id="halted", marks=pytest.mark.nightly),
     ],
 )
 def test_disturbed_workers_cost_nothing_but_time(
