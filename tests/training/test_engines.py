@@ -343,20 +343,20 @@ class TestOrca:
     def test_resumed_run_has_its_frozen_epochs(
         self, spark: SparkSession, parent: Run, data: str, tmp_path: Path
     ) -> None:
-        """Stopped once the second of three epochs has begun, the first with a free trunk."""
-        tree = recipe_tree(epochs=3, global_batch=8, checkpoint={"every_steps": 3})
+        """Stopped after the first epoch, the only one with a frozen trunk, wherever a quick worker is by then."""
+        epochs = 8
+        tree = recipe_tree(epochs=epochs, global_batch=8, checkpoint={"every_steps": 3})
         tree["model"] |= {"init": parent.output, "freeze_trunk_epochs": 1}
         whole = Run(spark, tree, data, tmp_path / "whole")
         output = str(tmp_path / "resumed")
         with pytest.raises(LookupError, match="enough"):
             insitu.train(spark, parse(tree), data=data, output=output, listener=end_after_checkpoint(9))
         summary = insitu.train(spark, parse(tree), data=data, output=output, resume=True, listener=lambda event: None)
-        assert 8 < summary["resumed_from_step"] < 24
+        assert 8 < summary["resumed_from_step"] < 8 * epochs
         for ours, theirs in zip(whole.weights(), insitu.load(output).model.get_weights(), strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
-        assert (
-            [line["epoch"] for line in history_of(output)] == [line["epoch"] for line in whole.history()] == [0, 1, 2]
-        )
+        for history in (history_of(output), whole.history()):
+            assert [line["epoch"] for line in history] == list(range(epochs))
 
     @pytest.mark.nightly
     def test_resumed_run_goes_on_with_its_moving_statistics_and_slots(
