@@ -34,11 +34,12 @@ demo-score: setup
 test: setup-dev
 	@$(IN_ENV) && ruff check && ruff format --check && mypy && lint-imports && pytest $(PARALLEL) -m "$(TESTS)"
 
-# Tests that take long together: halted workers, resumed runs, full disks, every topology on BigDL.
+# Tests that take long together: resumed runs, full disks, killed executors, every topology on BigDL.
 test-slow: setup-dev
 	@$(IN_ENV) && pytest $(PARALLEL) -m slow
 
-# The real digits to their published accuracy, on a standalone cluster, with BigDL and at 32 times the batch; what needs a
+# The real digits to their published accuracy, on a standalone cluster, with BigDL and at 32 times the batch; halted workers,
+# interrupted sweeps; what needs a
 # download: a real HDFS and Airflow (40 and 200 MB in build/), Oozie's schemas.
 test-nightly: setup-dev
 	@$(IN_ENV) && pytest -m nightly
