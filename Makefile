@@ -38,9 +38,8 @@ test: setup-dev
 test-slow: setup-dev
 	@$(IN_ENV) && pytest $(PARALLEL) -m slow
 
-# The real digits to their published accuracy, on a standalone cluster, with BigDL and at 32 times the batch; halted workers,
-# interrupted sweeps; what needs a
-# download: a real HDFS and Airflow (40 and 200 MB in build/), Oozie's schemas.
+# The real digits to their published accuracy, on a standalone cluster, with BigDL and at 32 times the batch; halted
+# workers, interrupted sweeps; what needs a download: a real HDFS and Airflow (40 and 200 MB in build/), Oozie's schemas.
 test-nightly: setup-dev
 	@$(IN_ENV) && pytest -m nightly
 
