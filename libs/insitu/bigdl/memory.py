@@ -29,7 +29,7 @@ _OVERHEAD_FACTORS = {"yarn": "0.1", "k8s": "0.4"}
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of an executor: Java's heap, and what native code takes beside it."""
+    """Bytes of an executor: Java's heap, and what native code and Java itself take beside it."""
 
     heap: int
     native: int
@@ -48,7 +48,7 @@ def estimate(
 ) -> Memory:
     """What the workers of an executor take, without what decoding a very large image takes meanwhile.
 
-    Under mkldnn activations and a second copy of the weights are native. Under mklblas all is heap: for each row the
+    Under mkldnn activations and a second copy of the weights are native. Under mklblas they are heap: for each row the
     activations and their gradients, the patches of the convolutions for either pass and the gradients of their
     kernels; and for each thread the gradients of all parameters.
 
@@ -63,17 +63,17 @@ def estimate(
     """
     # Training and, meanwhile, validation hold a batch ahead of each thread and one that waits; one is in use, twice: as
     # pixels and as the network reads them.
-    windows = 2 * int(window_rows * (row_bytes + _ROW_BYTES))
-    batches = (2 * (threads + 1) + 2) * local_batch * input_bytes + windows
+    batches = (2 * (threads + 1) + 2) * local_batch * input_bytes
+    rows = batches + 2 * int(window_rows * (row_bytes + _ROW_BYTES))
     parameters = _FLOAT * sum(variable.size for variable in converted.parameters)
     activations = 2 * _FLOAT * local_batch * sum(node.outputs for node in converted.nodes)
     if engine_type == "mkldnn":
-        heap = _SPARK_BYTES + workers * (batches + _VECTORS * parameters)
+        heap = _SPARK_BYTES + workers * (rows + _VECTORS * parameters)
         return Memory(heap, native=_JVM_BYTES + int(1.2 * workers * (activations + 4 * parameters)))
     patches = 2 * sum(node.columns for node in converted.nodes)
     kernels = sum(variable.size for variable in converted.parameters if variable.rank == 4)
     buffers = activations + _FLOAT * local_batch * (patches + kernels) + threads * parameters
-    return Memory(_SPARK_BYTES + workers * (batches + _VECTORS * parameters + buffers), native=_JVM_BYTES)
+    return Memory(_SPARK_BYTES + workers * (rows + _VECTORS * parameters + buffers), native=_JVM_BYTES)
 
 
 def check_memory(spark: "SparkSession", needed: Memory, engine_type: str, *, images: int) -> None:

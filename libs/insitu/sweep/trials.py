@@ -15,7 +15,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import Trial, TrialState
 
 from insitu import artifact
-from insitu.cluster.executors import executor_cores, wait_for_executors
+from insitu.cluster.executors import started_executors, wait_for_executors
 from insitu.cluster.filesystem import FILE_SYSTEM_ERRORS, open_filesystem, qualify, say
 from insitu.errors import UserError, WorkerError, WorkerLost
 from insitu.recipe import Recipe, load
@@ -92,7 +92,7 @@ def sweep(
     with tempfile.TemporaryDirectory(prefix="insitu-") as scratch:
         study = _study(Path(scratch), output, arguments, drawn)
         results = Results(study, space, METRICS[base.task.kind])
-        executors = len(executor_cores(spark))
+        executors = len(started_executors(spark))
         while study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             wait_for_executors(spark, executors)  # the trial before may have lost one
             trial = study.ask(space)
