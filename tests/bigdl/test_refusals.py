@@ -156,8 +156,6 @@ def test_memory_of_executors_is_compared_with_sparks_settings(
 
 def test_memory_beside_the_heap_is_compared_with_the_machine_in_local_mode(spark: SparkSession) -> None:
     check_memory(spark, Memory(GIB, GIB), "mkldnn", images=9)
-    line = (
-        r"training\.global_batch: 9 images under mkldnn need about 9000g beside Java's heap of \d+g, and this "
-    )
+    line = r"training\.global_batch: 9 images under mkldnn need about 9000g beside Java's heap of \d+g, and this "
     with pytest.raises(UserError, match=line):
         check_memory(spark, Memory(GIB, 9000 * GIB), "mkldnn", images=9)
