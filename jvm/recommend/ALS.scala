@@ -7,9 +7,10 @@ import org.apache.spark.ml.recommendation.{ALSModel, SparkInternals, ALS => Mlli
 import org.apache.spark.ml.util.{DefaultParamsReadable, Identifiable}
 import org.apache.spark.rdd.RDD
 import org.apache.spark.sql.catalyst.InternalRow
+import org.apache.spark.sql.catalyst.encoders.ExpressionEncoder
 import org.apache.spark.sql.functions.col
 import org.apache.spark.sql.types.{DoubleType, FloatType}
-import org.apache.spark.sql.{DataFrame, Dataset}
+import org.apache.spark.sql.{DataFrame, Dataset, Encoder}
 import org.apache.spark.storage.StorageLevel
 
 /** MLlib's ALS, its parameters and its model, computed by native/ over whole rows; the name is that of the Python class,
@@ -66,12 +67,10 @@ class ALS(override val uid: String) extends MllibALS(uid) {
       finalLevel = StorageLevel.fromString($(finalStorageLevel)),
       seed = $(seed)
     )
-    val ratings = ALS.ratings(selected(dataset), Seq($(userCol), $(itemCol), $(ratingCol))).persist(plan.level)
-    try {
-      val (users, items) = new Training(ratings, problem, plan, note).run()
-      val model = SparkInternals.model(uid, $(rank), ALS.factors(dataset, users), ALS.factors(dataset, items))
-      copyValues(model.setBlockSize($(blockSize)).setParent(this))
-    } finally ratings.unpersist(blocking = false)
+    val ratings = ALS.ratings(selected(dataset), Seq($(userCol), $(itemCol), $(ratingCol)))
+    val (users, items) = new Training(ratings, problem, plan, note).run()
+    val model = SparkInternals.model(uid, $(rank), ALS.factors(dataset, users), ALS.factors(dataset, items))
+    copyValues(model.setBlockSize($(blockSize)).setParent(this))
   }
 
   /** One that is done again, from a checkpoint on, takes the place of what it was and of what came after. */
@@ -130,11 +129,14 @@ object ALS extends DefaultParamsReadable[ALS] {
     )
   }
 
+  /** A row of a model's factors. Made once: Scala's reflection takes longer than an iteration. */
+  private lazy val Row: Encoder[(Int, Array[Float])] = ExpressionEncoder()
+
   private def factors(dataset: Dataset[_], blocks: RDD[Solved]): DataFrame = {
-    import dataset.sparkSession.implicits._
-    blocks.flatMap { solved =>
+    val rows = blocks.flatMap { solved =>
       val rank = if (solved.ids.isEmpty) 0 else solved.factors.length / solved.ids.length
       solved.ids.indices.iterator.map(i => solved.ids(i) -> solved.factors.slice(i * rank, (i + 1) * rank))
-    }.toDF("id", "features")
+    }
+    dataset.sparkSession.createDataset(rows)(Row).toDF("id", "features")
   }
 }

@@ -60,7 +60,7 @@ object Recommendations {
       val (users, items) = rows.map(row => row.getInt(0) -> row.getInt(1)).toArray.unzip
       Iterator.single(Ratings(users, items, new Array[Float](users.length)))
     }
-    own.zipPartitions(Sides.compress(pairs, blocks, 1)) { (users, seen) =>
+    own.zipPartitions(Sides.byRow(pairs, blocks, 1)) { (users, seen) =>
       val scorer = new Scorer(rank, count, items)
       val known = Some(seen.next())
       users.map(_._2).grouped(GroupUsers).flatMap(scorer.best(_, known))

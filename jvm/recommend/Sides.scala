@@ -3,7 +3,7 @@ package insitu.recommend.als
 import java.util.Arrays
 
 import org.apache.spark.HashPartitioner
-import org.apache.spark.rdd.RDD
+import org.apache.spark.rdd.{PartitionPruningRDD, RDD}
 
 /** Factors that a block of one side sends to a block of the other: [requested ids, rank], packed. */
 private[als] final case class Message(from: Int, factors: Array[Byte])
@@ -28,11 +28,23 @@ private[als] final case class Route(sender: Int, places: Array[Array[Int]]) {
 private[als] object Sides {
 
   /** The ratings by row, in `blocks` blocks. */
-  def compress(ratings: RDD[Ratings], blocks: Int, columnBlocks: Int): RDD[InBlock] =
-    ratings
-      .flatMap(_.split(blocks))
-      .partitionBy(new HashPartitioner(blocks))
-      .mapPartitions(parts => Iterator.single(InBlock(parts.map(_._2), columnBlocks)))
+  def byRow(ratings: RDD[Ratings], blocks: Int, columnBlocks: Int): RDD[InBlock] =
+    compress(ratings.flatMap(_.split(blocks)).partitionBy(new HashPartitioner(blocks)), columnBlocks)
+
+  /** The ratings by user and by item, from one pass over them and one shuffle. */
+  def byUserAndItem(ratings: RDD[Ratings], userBlocks: Int, itemBlocks: Int): (RDD[InBlock], RDD[InBlock]) = {
+    val packed = ratings
+      .flatMap { part =>
+        part.split(userBlocks) ++ part.transposed.split(itemBlocks).map { case (b, items) => (userBlocks + b, items) }
+      }
+      .partitionBy(new HashPartitioner(userBlocks + itemBlocks))
+    val users = PartitionPruningRDD.create(packed, _ < userBlocks)
+    val items = PartitionPruningRDD.create(packed, _ >= userBlocks)
+    (compress(users, itemBlocks), compress(items, userBlocks))
+  }
+
+  private def compress(packed: RDD[(Int, Array[Byte])], columnBlocks: Int): RDD[InBlock] =
+    packed.mapPartitions(parts => Iterator.single(InBlock(parts.map(_._2), columnBlocks)))
 
   /** Which of their factors the blocks of `from` send to those of `to`. */
   def routes(from: RDD[InBlock], to: RDD[InBlock]): RDD[Route] = {

@@ -43,8 +43,10 @@ private[als] final class Training(ratings: RDD[Ratings], problem: Problem, plan:
   import Training._
 
   private val context = ratings.sparkContext
-  private val userRatings = Sides.compress(ratings, plan.userBlocks, plan.itemBlocks).persist(plan.level)
-  private val itemRatings = Sides.compress(ratings.map(_.transposed), plan.itemBlocks, plan.userBlocks).persist(plan.level)
+  private val (userRatings, itemRatings) = {
+    val (users, items) = Sides.byUserAndItem(ratings, plan.userBlocks, plan.itemBlocks)
+    (users.persist(plan.level), items.persist(plan.level))
+  }
   private val users = Side(userRatings, Sides.routes(userRatings, itemRatings).persist(plan.level), plan.itemBlocks)
   private val items = Side(itemRatings, Sides.routes(itemRatings, userRatings).persist(plan.level), plan.userBlocks)
 
