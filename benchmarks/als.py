@@ -157,14 +157,16 @@ def _recommend_vs_mllib() -> None:
 
 
 def _ten_times_the_ratings() -> None:
-    """A fit's seconds a rating, on 20 million and on 2 million."""
-    emit(
-        "als_growth",
-        subject=("20 million ratings, rank 64, a million ratings", _ours(64, scale=10)["seconds"] / 20),
-        peer=("2 million ratings, rank 64, a million ratings", _ours(64)["seconds"] / 2),
-        unit="seconds",
-        less_is_better=True,
-    )
+    """A fit's seconds and memory a million ratings, on 20 million and on 2 million."""
+    many, few = _ours(64, scale=10), _ours(64)
+    for name, key, unit in (("als_growth", "seconds", "seconds"), ("als_growth_memory", "peak_mib", "MiB")):
+        emit(
+            name,
+            subject=("20 million ratings, rank 64, a million ratings", many[key] / 20),
+            peer=("2 million ratings, rank 64, a million ratings", few[key] / 2),
+            unit=unit,
+            less_is_better=True,
+        )
 
 
 def main() -> None:

@@ -4,10 +4,12 @@ RATINGS is a Parquet data set of `insitu data ratings`; SETTINGS is JSON: `modul
 (numbers to try), and ALS's own parameters. After a warm-up, two iterations with each number of blocks choose among
 them; whole fits with the best are timed, from a cached DataFrame to factors that are counted: as many as half a minute
 holds, of which the fastest counts. What is held out, a tenth of the ratings by their hash, gives the RMSE; of implicit
-feedback what is minimised is told instead, divided by the number of training ratings.
+feedback what is minimised is told instead, divided by the number of training ratings. `peak_mib` is the most memory
+that the JVM had, in which both driver and executor are.
 """
 
 import json
+import os
 import sys
 import time
 from importlib import import_module
@@ -19,6 +21,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from insitu.cluster.session import spark_session
+from memory import peak_kib
 
 _TRIAL_ITERATIONS = 2
 _ENOUGH_SECONDS = 30
@@ -83,7 +86,8 @@ def main() -> None:
         quality = {"objective": _implicit_objective(model, train, alpha=1.0, reg=settings["regParam"])}
     else:
         quality = {"rmse": RegressionEvaluator(labelCol="rating").evaluate(model.transform(held_out))}
-    print(json.dumps({"seconds": min(times), "blocks": best, **quality}))
+    peak_mib = peak_kib(os.getppid()) / 1024  # spark-submit's Java started this program
+    print(json.dumps({"seconds": min(times), "blocks": best, "peak_mib": peak_mib, **quality}))
 
 
 if __name__ == "__main__":

@@ -4,13 +4,13 @@ import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import psutil
 
 from comparisons import TURNS, Comparison, compare
 from job_runs import Job, finished, wait_for_line
 from lines import emit
+from memory import peak_kib
 from xrays import xrays
 
 _POLL_SECONDS = 0.5
@@ -68,12 +68,12 @@ def emit_peaks(benchmark: str, peaks: Sequence[float]) -> None:
 
 def peak_mib(process: "subprocess.Popen[str]") -> float:
     """Of the largest of a job's Python workers, as the kernel counts it, when the job has ended."""
-    peak_kib = 0
+    most_kib = 0
     while process.poll() is None:
         workers = [child for child in psutil.Process(process.pid).children(recursive=True) if _is_worker(child)]
-        peak_kib = max([peak_kib, *(_peak_kib(worker.pid) for worker in workers)])
+        most_kib = max([most_kib, *(peak_kib(worker.pid) for worker in workers)])
         time.sleep(_POLL_SECONDS)
-    return peak_kib / 1024
+    return most_kib / 1024
 
 
 def _is_worker(process: psutil.Process) -> bool:
@@ -81,12 +81,3 @@ def _is_worker(process: psutil.Process) -> bool:
         return "pyspark.daemon" in process.cmdline()
     except (psutil.NoSuchProcess, psutil.ZombieProcess):
         return False
-
-
-def _peak_kib(pid: int) -> int:
-    """The kernel's high-water mark of a process's resident memory; 0 where it has just ended."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")), 0)

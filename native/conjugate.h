@@ -13,7 +13,7 @@
 // The same of a right side of zeros, whose solution is 0: below it products of two numbers would be 0.
 #define LEAST 1e-30
 
-// Ratings of a row up to which its columns' factors are gathered once for all steps; longer rows are solved exactly.
+// Ratings of the longest row whose columns' factors are gathered once for all steps; longer ones are solved exactly.
 #define LONGEST 1024
 
 typedef struct {

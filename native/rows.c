@@ -59,7 +59,7 @@ static float *whole_base(const Problem *p) {
     return base;
 }
 
-static int solve_conjugate(const Problem *p, const Block *b, int rows, float *factors, double *loss) {
+static int solve_conjugate(const Problem *p, const Block *b, int rows, int longest, float *factors, double *loss) {
     size_t vector = (size_t)4 * p->width;
     float *vectors = space(5 * vector), *x = vectors + 4 * p->width;
     Conjugate c = {
@@ -76,7 +76,7 @@ static int solve_conjugate(const Problem *p, const Block *b, int rows, float *fa
     if (vectors && c.patch && c.confidence && c.weights && (c.base || !p->implicit)) {
         memset(vectors, 0, 5 * vector);
         for (int i = 0; i < rows; i++)
-            if (b->starts[i + 1] - b->starts[i] <= LONGEST) {
+            if (b->starts[i + 1] - b->starts[i] <= longest) {
                 memcpy(x, factors + (size_t)i * p->rank, 4 * p->rank);
                 *loss += conjugate(p, b, i, &c, x);
                 memcpy(factors + (size_t)i * p->rank, x, 4 * p->rank);
@@ -84,18 +84,20 @@ static int solve_conjugate(const Problem *p, const Block *b, int rows, float *fa
         result = SOLVED;
     }
     free(vectors), free(c.patch), free(c.confidence), free(c.weights), free(c.base);
-    return result == SOLVED ? solve_exactly(p, b, rows, LONGEST, factors, loss) : result;
+    return result == SOLVED ? solve_exactly(p, b, rows, longest, factors, loss) : result;
 }
 
-// Native.solveRows: addresses of what ratings.h says, factors [rows, rank] in and out, loss one double.
+// Native.solveRows: addresses of what ratings.h says, factors [rows, rank] in and out, loss one double. Rows of up to
+// conjugate_up_to ratings, LONGEST at most, are improved by conjugate gradient; 0 solves every row exactly.
 int32_t Java_insitu_recommend_als_Native_00024_solveRows(void *environment, void *self, int32_t rank, float reg,
-                                                     uint8_t implicit, float alpha, uint8_t conjugate_gradient,
+                                                     uint8_t implicit, float alpha, int32_t conjugate_up_to,
                                                      int32_t rows, int64_t base, int64_t starts, int64_t sources,
                                                      int64_t ratings, int64_t table, int64_t factors, int64_t loss) {
     (void)environment, (void)self;
     Problem p = {rank, round_up(rank, LANES), reg, implicit, alpha, (const float *)base};
     Block b = {(const int32_t *)starts, (const int32_t *)sources, (const float *)ratings, (const float *)table};
+    int longest = conjugate_up_to < LONGEST ? conjugate_up_to : LONGEST;
     *(double *)loss = 0;
-    return conjugate_gradient ? solve_conjugate(&p, &b, rows, (float *)factors, (double *)loss)
-                              : solve_exactly(&p, &b, rows, 0, (float *)factors, (double *)loss);
+    return longest ? solve_conjugate(&p, &b, rows, longest, (float *)factors, (double *)loss)
+                   : solve_exactly(&p, &b, rows, 0, (float *)factors, (double *)loss);
 }

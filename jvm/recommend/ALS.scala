@@ -56,7 +56,7 @@ class ALS(override val uid: String) extends MllibALS(uid) {
       implicitly = $(implicitPrefs),
       alpha = $(alpha).toFloat,
       nonnegative = $(nonnegative),
-      conjugateGradient = isConjugateGradient
+      conjugateUpTo = conjugateUpTo
     )
     val plan = Plan(
       userBlocks = $(numUserBlocks),
@@ -76,10 +76,13 @@ class ALS(override val uid: String) extends MllibALS(uid) {
   /** One that is done again, from a checkpoint on, takes the place of what it was and of what came after. */
   private def note(done: Iteration): Unit = iterations = iterations.filter(_.number < done.number) :+ done
 
-  private def isConjugateGradient: Boolean = {
-    if ($(solver) == "cg" && $(nonnegative))
+  private def conjugateUpTo: Int = $(solver) match {
+    case "cg" if $(nonnegative) =>
       throw new IllegalArgumentException("solver: cg has no nonnegative factors; take auto or cholesky")
-    $(solver) == "cg" || $(solver) == "auto" && !$(nonnegative) && $(implicitPrefs)
+    case "cg" => Int.MaxValue
+    case "auto" if $(implicitPrefs) && !$(nonnegative) =>
+      ALS.FasterByConjugateGradient.find($(rank) >= _._1).fold(0)(_._2)
+    case _ => 0
   }
 
   private def selected(dataset: Dataset[_]): DataFrame =
@@ -90,6 +93,11 @@ class ALS(override val uid: String) extends MllibALS(uid) {
 
 object ALS extends DefaultParamsReadable[ALS] {
   val Solvers: Array[String] = Array("auto", "cholesky", "cg", "mllib")
+
+  /** Of implicit feedback, from which rank on conjugate gradient takes less time for rows of up to how many ratings;
+    * docs/als.md has the measurements.
+    */
+  private val FasterByConjugateGradient = Seq(48 -> Int.MaxValue, 32 -> 256)
 
   override def load(path: String): ALS = super.load(path)
 

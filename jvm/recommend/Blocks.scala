@@ -19,7 +19,7 @@ private[als] final case class Ratings(rows: Array[Int], columns: Array[Int], val
     val bounds = OffHeap.ints(starts, blocks + 1)
     val parts = (0 until blocks).filter(b => bounds(b) < bounds(b + 1)).map { b =>
       val at = grouped + Ratings.Words.toLong * bounds(b) * Packed.WordBytes
-      b -> OffHeap.packed(at, Math.multiplyExact(Ratings.Words, bounds(b + 1) - bounds(b)))
+      b -> OffHeap.packed(at, Ratings.Words.toLong * (bounds(b + 1) - bounds(b)))
     }
     parts.iterator
   }
@@ -35,7 +35,20 @@ private[als] object Ratings {
 private[als] object Packed {
   val WordBytes = 4
 
-  def buffer(words: Int): ByteBuffer = reading(new Array[Byte](Math.multiplyExact(words, WordBytes)))
+  def buffer(words: Long): ByteBuffer = reading(new Array[Byte](size(words * WordBytes)))
+
+  /** The size of an array.
+    *
+    * @throws IllegalArgumentException Java's arrays hold no more than 2^31 - 1.
+    */
+  def size(elements: Long): Int = {
+    if (elements > Int.MaxValue)
+      throw new IllegalArgumentException(
+        s"numUserBlocks, numItemBlocks: a block needs an array of $elements elements, and Java's hold ${Int.MaxValue} at " +
+          "most; set larger numbers of blocks, and divide the ratings into more partitions"
+      )
+    elements.toInt
+  }
 
   def reading(bytes: Array[Byte]): ByteBuffer = ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN)
 }
@@ -69,7 +82,7 @@ private[als] final case class InBlock(
 
   /** The factors that other blocks sent, put together: [columns, rank]. */
   def table(received: Iterator[Message], rank: Int): Array[Float] = {
-    val factors = new Array[Float](Math.multiplyExact(columns.length, rank))
+    val factors = new Array[Float](Packed.size(columns.length.toLong * rank))
     received.foreach { message =>
       Packed.reading(message.factors).asFloatBuffer
         .get(factors, tableStarts(message.from) * rank, message.factors.length / Packed.WordBytes)
@@ -87,7 +100,7 @@ private[als] object InBlock {
     val parts = packed.toVector
     val counts = parts.map(_.length / (Ratings.Words * Packed.WordBytes))
     if (parts.isEmpty) new InBlock(Array(), Array(0), Array(), Array(), Array(), new Array(columnBlocks + 1))
-    else compress(parts, counts, counts.foldLeft(0)(Math.addExact(_, _)), columnBlocks)
+    else compress(parts, counts, Packed.size(counts.map(_.toLong).sum), columnBlocks)
   }
 
   private def compress(parts: Vector[Array[Byte]], counts: Vector[Int], count: Int, columnBlocks: Int): InBlock =

@@ -39,7 +39,7 @@ private[als] final class HalfIteration(problem: Problem, level: StorageLevel) {
     */
   def solve(senders: Factors, side: Side, previous: Option[Factors], lasting: Boolean): Factors = {
     val (problem, base) = (this.problem, senders.base)
-    val blocks = previous.filter(_ => problem.conjugateGradient) match {
+    val blocks = previous.filter(_ => problem.conjugateUpTo > 0) match {
       case None =>
         side.ratings.zipPartitions(senders.messages)((block, sent) =>
           HalfIteration.solve(problem, base, block.next(), sent, None)
@@ -68,7 +68,7 @@ private object HalfIteration {
   /** MLlib's. */
   private def random(block: Int, ids: Array[Int], rank: Int, seed: Long): Array[Float] = {
     val draw = SparkInternals.random(byteswap64(seed ^ block))
-    val factors = new Array[Float](Math.multiplyExact(ids.length, rank))
+    val factors = new Array[Float](Packed.size(ids.length.toLong * rank))
     for (i <- ids.indices) {
       val values = Array.fill(rank)(draw.nextGaussian().toFloat)
       val length = Mkl.blas.snrm2(rank, values, 1)

@@ -50,7 +50,7 @@ private[als] object Native {
       reg: Float,
       implicitly: Boolean,
       alpha: Float,
-      conjugateGradient: Boolean,
+      conjugateUpTo: Int,
       rows: Int,
       base: Long,
       starts: Long,

@@ -21,7 +21,7 @@ private[als] final class NonnegativeSolver(problem: Problem, base: Option[Array[
 
   /** @param table factors of the columns, [columns, rank]. */
   def solve(block: InBlock, table: Array[Float]): Solved = {
-    val factors = new Array[Float](Math.multiplyExact(block.ids.length, rank))
+    val factors = new Array[Float](Packed.size(block.ids.length.toLong * rank))
     var loss = 0.0
     for (i <- block.ids.indices) loss += row(block, block.starts(i), block.starts(i + 1), table, factors, i * rank)
     Solved(block.ids, factors, loss)

@@ -53,8 +53,8 @@ private[als] object OffHeap {
   def put(packed: Array[Byte], start: Int, count: Int, address: Long): Unit =
     Platform.copyMemory(packed, Platform.BYTE_ARRAY_OFFSET + bytes(start), null, address, bytes(count))
 
-  def packed(address: Long, count: Int): Array[Byte] = {
-    val array = new Array[Byte](Math.multiplyExact(count, Packed.WordBytes))
+  def packed(address: Long, count: Long): Array[Byte] = {
+    val array = new Array[Byte](Packed.size(count * Packed.WordBytes))
     Platform.copyMemory(null, address, array, Platform.BYTE_ARRAY_OFFSET, array.length)
     array
   }

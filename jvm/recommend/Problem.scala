@@ -4,6 +4,8 @@ package insitu.recommend.als
   *
   * @param reg regParam, which counts as often as the row has ratings (ALS-WR; Zhou et al. 2008).
   * @param alpha of implicit feedback (Hu, Koren, Volinsky 2008, doi:10.1109/ICDM.2008.22).
+  * @param conjugateUpTo rows with at most so many ratings, and no more than 1024, get some steps of conjugate gradient
+  *   from their last factors, and the others their exact solution; 0 for no such steps.
   */
 private[als] final case class Problem(
     rank: Int,
@@ -11,7 +13,7 @@ private[als] final case class Problem(
     implicitly: Boolean,
     alpha: Float,
     nonnegative: Boolean,
-    conjugateGradient: Boolean
+    conjugateUpTo: Int
 ) {
 
   /** How much a rating's error counts beyond what every pair of row and column counts: 1 for explicit ratings. */

@@ -17,7 +17,7 @@ private[als] final case class Route(sender: Int, places: Array[Array[Int]]) {
   /** What each receiver is sent. */
   def messages(factors: Array[Float], rank: Int): Iterator[(Int, Message)] =
     places.indices.iterator.map { receiver =>
-      val packed = Packed.buffer(Math.multiplyExact(places(receiver).length, rank))
+      val packed = Packed.buffer(places(receiver).length.toLong * rank)
       val floats = packed.asFloatBuffer
       places(receiver).foreach(place => floats.put(factors, place * rank, rank))
       receiver -> Message(sender, packed.array)

@@ -38,7 +38,7 @@ private[als] object Solved {
       previous: Option[Array[Float]]
   ): Solved = OffHeap.using { memory =>
     val rank = problem.rank
-    val size = Math.multiplyExact(block.ids.length, rank)
+    val size = Packed.size(block.ids.length.toLong * rank)
     val table = memory.words(block.columns.length.toLong * rank + Beyond)
     sent.foreach { message =>
       val at = table + block.tableStarts(message.from).toLong * rank * Packed.WordBytes
@@ -47,7 +47,7 @@ private[als] object Solved {
     val factors = memory.copy(previous.getOrElse(new Array[Float](size)))
     val loss = memory.allocate(java.lang.Double.BYTES)
     val error = Native.solveRows(
-      rank, problem.reg, problem.implicitly, problem.alpha, problem.conjugateGradient,
+      rank, problem.reg, problem.implicitly, problem.alpha, problem.conjugateUpTo,
       block.ids.length, base.fold(0L)(memory.copy), memory.copy(block.starts), memory.copy(block.sources),
       memory.copy(block.ratings), table, factors, loss
     )

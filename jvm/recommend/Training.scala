@@ -134,7 +134,7 @@ private object Training {
   }
 
   val Attempts = 3
-  val LostBlock = "CHECKPOINT_RDD_BLOCK_ID_NOT_FOUND"
+  val LostBlock = "Checkpoint block"
 
   /** What Spark says of a job whose executor was lost, where it does not try again by itself. */
   val LostExecutor = Seq(LostBlock, "FetchFailed", "ExecutorLostFailure", "Could not find block")

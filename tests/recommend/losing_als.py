@@ -1,7 +1,8 @@
-"""Fits ALS and kills executors on the way: `spark-submit losing_als.py RATINGS FACTORS KILLS`.
+"""Fits ALS and kills executors on the way: `spark-submit losing_als.py RATINGS FACTORS KILLS CHECKPOINTS`.
 
-KILLS is a JSON list of iterations; when so many are done a random executor's JVM gets SIGKILL. The users' factors go to
-FACTORS as Parquet. The summary holds the iterations as the fit told them.
+KILLS is a JSON list of iterations and numbers of executors; when so many iterations are done, the JVMs of as many
+random executors get SIGKILL. Factors are saved in CHECKPOINTS every 5 iterations. The users' go to FACTORS as Parquet.
+The summary holds the iterations as the fit told them.
 """
 
 import json
@@ -30,19 +31,20 @@ def _executors(application: str) -> list[psutil.Process]:
     return found
 
 
-def _kill_at(als: ALS, kills: list[int], application: str) -> None:
-    for iteration in kills:
+def _kill_at(als: ALS, kills: list[tuple[int, int]], application: str) -> None:
+    for iteration, count in kills:
         while len(als.history) < iteration:
             time.sleep(0.01)
-        victim = random.Random(iteration).choice(_executors(application))
-        print(f"kill: executor {victim.pid} after iteration {iteration}", file=sys.stderr)
-        victim.kill()
+        for victim in random.Random(iteration).sample(_executors(application), count):
+            print(f"kill: executor {victim.pid} after iteration {iteration}", file=sys.stderr)
+            victim.kill()
 
 
 def main() -> dict[str, Any]:
-    ratings, factors, kills = sys.argv[1:]
+    ratings, factors, kills, checkpoints = sys.argv[1:]
     spark = spark_session("losing als")
-    als = ALS(rank=8, maxIter=30, regParam=0.05, seed=1, numUserBlocks=4, numItemBlocks=4)
+    spark.sparkContext.setCheckpointDir(checkpoints)
+    als = ALS(rank=8, maxIter=30, regParam=0.05, seed=1, numUserBlocks=4, numItemBlocks=4, checkpointInterval=5)
     application = spark.sparkContext.applicationId
     arguments = (als, json.loads(kills), application)
     threading.Thread(target=_kill_at, args=arguments, daemon=True).start()

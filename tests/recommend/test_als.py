@@ -179,6 +179,28 @@ def test_the_same_seed_gives_mllibs_factors(spark: SparkSession, table: pd.DataF
             assert all(np.allclose(found[key], vector, atol=2e-3) for key, vector in factors(expected).items())
 
 
+@pytest.mark.parametrize(("rank", "taken"), [(10, "cholesky"), (48, "cg")])
+def test_auto_takes_the_faster_solver_for_implicit_feedback(
+    spark: SparkSession, table: pd.DataFrame, rank: int, taken: str
+) -> None:
+    train = spark.createDataFrame(table.assign(rating=table["rating"].abs()))
+    settings: dict[str, Any] = {"rank": rank, "maxIter": 2, "implicitPrefs": True, "seed": 1, **BLOCKS}
+    auto, chosen = (factors(ALS(solver=solver, **settings).fit(train).userFactors) for solver in ("auto", taken))
+    for user, vector in auto.items():
+        np.testing.assert_array_equal(vector, chosen[user])
+
+
+def test_a_popular_item_a_heavy_user_and_a_long_tail(spark: SparkSession) -> None:
+    """Zipf's law for both sides, and 300 000 ratings by one user: one block holds nearly all ratings."""
+    rng = np.random.default_rng(SEED)
+    heavy = pd.DataFrame({"user": -5, "item": np.arange(300_000)})
+    tail = pd.DataFrame({"user": rng.zipf(1.3, 200_000) % 2**31, "item": rng.zipf(1.2, 200_000) % 300_000})
+    table = pd.concat([heavy, tail.drop_duplicates()]).astype(np.int32)
+    table["rating"] = (table["user"] % 7 + table["item"] % 5).astype(np.float32)
+    model = ALS(rank=8, maxIter=2, regParam=0.01, seed=1, **BLOCKS).fit(spark.createDataFrame(table))
+    assert max(residuals(model, table, reg=0.01, alpha=None)) < 1e-2
+
+
 def test_any_32_bit_ids_and_more_blocks_than_ids(spark: SparkSession) -> None:
     ids = [-(2**31), -5, 0, 2**31 - 1]
     rows = [(user, item, float(user == item)) for user in ids for item in ids]
@@ -215,6 +237,11 @@ def test_settings_that_cannot_be_are_told(split: tuple[DataFrame, DataFrame]) ->
         ALS(solver="qr").fit(split[0])
     with pytest.raises(IllegalArgumentException, match="nonnegative"):
         ALS(solver="cg", nonnegative=True).fit(split[0])
+
+
+def test_a_block_that_no_array_holds_is_told(split: tuple[DataFrame, DataFrame]) -> None:
+    with pytest.raises(Exception, match=r"numUserBlocks.*set larger numbers of blocks"):
+        ALS(rank=2**30, maxIter=1, seed=1, **BLOCKS).fit(split[0])
 
 
 def test_a_singular_row_is_told(spark: SparkSession) -> None:

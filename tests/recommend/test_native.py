@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 JAR = Path(pyspark.__file__).parent / "jars/insitu.jar"
 FLAGS = Path("/proc/cpuinfo").read_text()
 VECTOR = 16  # floats that must be readable beyond the table
+EVERY = 2**31 - 1
 
 LIBRARIES = [
     pytest.param("als-avx2.so", marks=pytest.mark.skipif("avx2" not in FLAGS, reason="this processor has no AVX2")),
@@ -29,7 +30,7 @@ def solve_rows(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     function = ctypes.CDLL(library)["Java_insitu_recommend_als_Native_00024_solveRows"]
     whole, real, address = ctypes.c_int32, ctypes.c_float, ctypes.c_void_p
     environment = [address, address]
-    function.argtypes = [*environment, whole, real, ctypes.c_bool, real, ctypes.c_bool, whole, *[address] * 7]
+    function.argtypes = [*environment, whole, real, ctypes.c_bool, real, whole, whole, *[address] * 7]
     return function
 
 
@@ -50,13 +51,13 @@ class Rows:
         self.base = np.tril(self.table.T @ self.table) if implicit else np.zeros((rank, rank), np.float32)
         self.factors = random.normal(size=(len(lengths), rank)).astype(np.float32)
 
-    def solve(self, function: Any, conjugate_gradient: bool) -> tuple[int, float]:
+    def solve(self, function: Any, conjugate_up_to: int) -> tuple[int, float]:
         """Fill `factors`; gives the error code and the loss."""
         loss = np.zeros(1)
         padded = np.append(self.table.ravel(), np.full(VECTOR, np.nan, np.float32))
         arrays = [self.base, self.starts, self.sources, self.ratings, padded, self.factors, loss]
         addresses = [array.ctypes.data for array in arrays]
-        shape = (self.rank, self.reg, self.implicit, self.alpha, conjugate_gradient, len(self.starts) - 1)
+        shape = (self.rank, self.reg, self.implicit, self.alpha, conjugate_up_to, len(self.starts) - 1)
         return function(None, None, *shape, *addresses), loss[0]
 
     def systems(self) -> list[tuple[NDArray[np.float64], NDArray[np.float64], float]]:
@@ -93,7 +94,7 @@ def test_rows_solve_their_normal_equations(
     solve_rows: Any, seed: int, rank: int, lengths: list[int], implicit: bool
 ) -> None:
     rows = Rows(seed, rank, lengths, implicit, reg=0.1)
-    code, loss = rows.solve(solve_rows, conjugate_gradient=False)
+    code, loss = rows.solve(solve_rows, conjugate_up_to=0)
     assert code == 0
     for (matrix, right, _), x in zip(rows.systems(), rows.factors, strict=True):
         assert np.linalg.norm(x - np.linalg.solve(matrix, right)) <= 1e-3 * max(float(np.linalg.norm(x)), 1e-3)
@@ -108,7 +109,7 @@ def test_conjugate_gradient_comes_nearer(
     rows = Rows(seed, rank, lengths, implicit, reg=0.1)
     solutions = [np.linalg.solve(matrix, right) for matrix, right, _ in rows.systems()]
     before = rows.factors.copy()
-    code, loss = rows.solve(solve_rows, conjugate_gradient=True)
+    code, loss = rows.solve(solve_rows, conjugate_up_to=EVERY)
     assert code == 0
     for (matrix, _, _), solution, x, start in zip(rows.systems(), solutions, rows.factors, before, strict=True):
         left, distance = x - solution, start - solution
@@ -126,7 +127,7 @@ def chebyshev_bound(matrix: NDArray[np.float64], steps: int) -> float:
 def test_enough_steps_of_conjugate_gradient_give_the_solution(solve_rows: Any) -> None:
     rows = Rows(1, 20, [5, 15, 200], False, reg=0.1)
     for _ in range(30):
-        rows.solve(solve_rows, conjugate_gradient=True)
+        rows.solve(solve_rows, conjugate_up_to=EVERY)
     for (matrix, right, _), x in zip(rows.systems(), rows.factors, strict=True):
         np.testing.assert_allclose(x, np.linalg.solve(matrix, right), atol=1e-3)
 
@@ -134,4 +135,4 @@ def test_enough_steps_of_conjugate_gradient_give_the_solution(solve_rows: Any) -
 def test_a_singular_system_is_told(solve_rows: Any) -> None:
     rows = Rows(1, 8, [20, 3], False, reg=0)
     rows.table[:] = 1
-    assert rows.solve(solve_rows, conjugate_gradient=False)[0] == 1
+    assert rows.solve(solve_rows, conjugate_up_to=0)[0] == 1

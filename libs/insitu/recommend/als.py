@@ -17,13 +17,15 @@ class ALS(recommendation.ALS):
 
     Args:
         solver: `cholesky` solves every row exactly; `cg` takes three steps of conjugate gradient from the row's last
-            factors; `mllib` is MLlib's own ALS on MKL; `auto` takes `cg` for implicit feedback and `cholesky` else.
+            factors, but for rows of more than 1024 ratings; `mllib` is MLlib's own ALS on MKL; `auto` takes `cg` where
+            it is faster without a loss, for implicit feedback from rank 32 on, and `cholesky` else.
         params: those of `pyspark.ml.recommendation.ALS`, by name.
 
     Raises (from `fit`, as Spark's own errors):
         IllegalArgumentException: no rating, `cg` with `nonnegative`.
         SparkException: a rating that is null or not finite, an id that is null or no 32-bit integer, equations that
-            single precision cannot solve; the message names the value or the parameter.
+            single precision cannot solve, too few blocks for Java's arrays; the message names the value or the
+            parameter.
         IllegalStateException: MKL is not loaded; of an executor, for `mllib`, it is a SparkException that says so.
     """
 
